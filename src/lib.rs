@@ -1,0 +1,8 @@
+//! flyball: an embedded controller for LLM inference.
+
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod prng;
+pub mod request;
+pub mod units;
