@@ -1,0 +1,255 @@
+//! A decision is a value: who runs and how many tokens, who is admitted, parked or evicted, and how
+//! long to pause, each with a reason. Comparable, printable, serialisable, checked against the view.
+
+use super::view::View;
+use crate::ids::Slot;
+use crate::request::RequestId;
+use crate::units::{Blocks, Nanos};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Why an entry of a decision is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// Its turn in the policy's order.
+    Order,
+    /// It decodes its next token.
+    Decode,
+    /// It computes the next chunk of its prompt.
+    Prefill,
+    /// It is protected from being parked or evicted.
+    Protected,
+    /// It came through a lane that overtakes the order.
+    Lane,
+    /// KV was short.
+    Memory,
+    /// KV was short, and nothing but a protected row could go.
+    Override,
+    /// The batch is full of rows before it.
+    Slots,
+    /// The step's tokens are used up by rows before it.
+    TokenBudget,
+    /// This step is for prefills alone.
+    PrefillOnly,
+    /// This step is for decodes alone.
+    DecodeOnly,
+    /// The power cap allows no more.
+    PowerCap,
+}
+
+/// How an evicted sequence keeps its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restore {
+    /// Its blocks go to host memory.
+    Swap,
+    /// Its blocks are dropped and computed again.
+    Recompute,
+}
+
+/// A resident that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its row.
+    pub slot: Slot,
+    /// How many tokens.
+    pub tokens: u32,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// A resident whose table grows before it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grow {
+    /// Its row.
+    pub slot: Slot,
+    /// By how many blocks.
+    pub blocks: Blocks,
+}
+
+/// A waiting job that becomes resident: fresh, dropped, or swapped in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admit {
+    /// The job.
+    pub id: RequestId,
+    /// How many tokens in this step; zero while its blocks come back beside the kernels.
+    pub tokens: u32,
+    /// Blocks of its table after admission, a cached prefix included.
+    pub blocks: Blocks,
+    /// Of these, the blocks that are taken out of the free ones.
+    pub taken: Blocks,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// A resident that gives up its KV.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evict {
+    /// Its row.
+    pub slot: Slot,
+    /// How it keeps its state.
+    pub restore: Restore,
+    /// Blocks that become free; a lower bound where blocks are shared.
+    pub freed: Blocks,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// A resident that keeps its KV and gets no tokens, though it could run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Park {
+    /// Its row.
+    pub slot: Slot,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// A gap before the step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// How long.
+    pub span: Nanos,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What one step does. Applied in the order of the fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Decision {
+    /// A gap before the step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+    /// Who gives up its KV.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evict: Vec<Evict>,
+    /// Whose table grows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub grow: Vec<Grow>,
+    /// Who runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub run: Vec<Run>,
+    /// Who becomes resident.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub admit: Vec<Admit>,
+    /// Who is left out though it could run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub park: Vec<Park>,
+}
+
+impl Decision {
+    /// A decision with room for the largest step, so that none allocates.
+    pub fn with_capacity(resident_max: usize) -> Self {
+        Self {
+            pause: None,
+            evict: Vec::with_capacity(resident_max),
+            grow: Vec::with_capacity(resident_max),
+            run: Vec::with_capacity(resident_max),
+            admit: Vec::with_capacity(resident_max),
+            park: Vec::with_capacity(resident_max),
+        }
+    }
+
+    /// Makes it empty, keeping its memory.
+    pub fn clear(&mut self) {
+        self.pause = None;
+        self.evict.clear();
+        self.grow.clear();
+        self.run.clear();
+        self.admit.clear();
+        self.park.clear();
+    }
+
+    /// Whether it does nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.evict.is_empty() && self.run.is_empty() && self.admit.is_empty() && self.pause.is_none()
+    }
+
+    /// Tokens of the step.
+    pub fn tokens(&self) -> u32 {
+        let run: u32 = self.run.iter().map(|r| r.tokens).sum();
+        run + self.admit.iter().map(|a| a.tokens).sum::<u32>()
+    }
+
+    /// Rows of the step.
+    pub fn rows(&self) -> usize {
+        self.run.len() + self.admit.iter().filter(|a| a.tokens > 0).count()
+    }
+
+    /// Checks what a policy promises. `seen` is a scratch of one mark per slot, left as it was found.
+    ///
+    /// # Errors
+    /// The first rule that does not hold, in words.
+    pub fn check(&self, view: &View<'_>, seen: &mut [u8]) -> Result<(), Unsound> {
+        let result = self.check_rows(view, seen).and_then(|()| self.check_sums(view));
+        self.run.iter().for_each(|r| seen[r.slot.index()] = 0);
+        self.evict.iter().for_each(|e| seen[e.slot.index()] = 0);
+        result
+    }
+
+    fn check_rows(&self, view: &View<'_>, seen: &mut [u8]) -> Result<(), Unsound> {
+        for evict in &self.evict {
+            let slot = evict.slot;
+            ensure(view.row(slot).ready(), || format!("row {} is evicted but not ready", slot.0))?;
+            ensure(seen[slot.index()] == 0, || format!("row {} is evicted twice", slot.0))?;
+            seen[slot.index()] = 1;
+        }
+        for run in &self.run {
+            let row = view.row(run.slot);
+            let fits = run.tokens.wrapping_sub(1) < row.missing() && row.ready();
+            if !fits | (seen[run.slot.index()] != 0) {
+                return Err(Unsound(format!("row {} cannot run {} tokens: {row:?}", run.slot.0, run.tokens)));
+            }
+            seen[run.slot.index()] = 1;
+        }
+        Ok(())
+    }
+
+    fn check_sums(&self, view: &View<'_>) -> Result<(), Unsound> {
+        let config = view.config;
+        let tokens = self.tokens();
+        ensure(tokens <= config.max_num_batched_tokens.0, || format!("{tokens} tokens exceed the step's"))?;
+        let rows = self.rows();
+        ensure(rows <= config.max_num_seqs as usize, || format!("{rows} rows exceed max_num_seqs"))?;
+        let residents = view.order.len() - self.evict.len() + self.admit.len();
+        ensure(residents <= config.max_resident as usize, || format!("{residents} exceed max_resident"))?;
+        let taken: Blocks = self.grow.iter().map(|g| g.blocks).chain(self.admit.iter().map(|a| a.taken)).sum();
+        let freed: Blocks = self.evict.iter().map(|e| e.freed).sum();
+        ensure(taken <= view.free + freed, || format!("{taken} taken, {} free, {freed} freed", view.free))
+    }
+}
+
+/// A rule that a decision breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsound(pub String);
+
+fn ensure(holds: bool, rule: impl FnOnce() -> String) -> Result<(), Unsound> {
+    if holds { Ok(()) } else { Err(Unsound(rule())) }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(p) = self.pause {
+            write!(f, " pause {} ({:?})", p.span, p.reason)?;
+        }
+        for e in &self.evict {
+            write!(f, " evict {} by {:?} ({:?})", e.slot.0, e.restore, e.reason)?;
+        }
+        for a in &self.admit {
+            write!(f, " admit {} for {} tokens, {} ({:?})", a.id, a.tokens, a.blocks, a.reason)?;
+        }
+        let decodes = self.run.iter().filter(|r| r.reason == Reason::Decode).count();
+        if decodes > 0 {
+            write!(f, " decode {decodes} rows")?;
+        }
+        for r in self.run.iter().filter(|r| r.reason != Reason::Decode) {
+            write!(f, " run {} for {} tokens ({:?})", r.slot.0, r.tokens, r.reason)?;
+        }
+        for p in &self.park {
+            write!(f, " park {} ({:?})", p.slot.0, p.reason)?;
+        }
+        Ok(())
+    }
+}

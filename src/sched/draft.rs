@@ -1,0 +1,205 @@
+//! A decision in the making, with its accounts: what is left of tokens, rows and blocks.
+//!
+//! Policies say whom to run, admit and evict; the draft knows whether it fits, lists the growth of
+//! the tables, and chooses between swap and recompute. A draft never promises more than there is.
+
+use super::decision::{Admit, Decision, Evict, Grow, Park, Reason, Restore, Run};
+use super::view::{Candidate, Job, Resident, View};
+use crate::config::{Preempt, SwapMode};
+use crate::ids::Slot;
+use crate::units::{Blocks, Bytes, Tokens};
+
+/// How much KV a job must get before it becomes resident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// What its first chunk needs.
+    NextChunk,
+    /// What its first chunk takes, but only if all that is known of it would fit: vLLM V1.
+    KnownFits,
+    /// All that is known of it: Sarathi-Serve, and the default.
+    Known,
+}
+
+/// Buffers of the passes.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Rows chosen so far, in order.
+    pub(super) chosen: Vec<Slot>,
+    /// Jobs chosen so far, in order.
+    pub(super) jobs: Vec<Candidate>,
+    /// One mark per slot; all zero between decisions.
+    pub(super) marks: Vec<u8>,
+}
+
+impl Scratch {
+    /// Room for `resident_max` rows.
+    pub fn new(resident_max: usize) -> Self {
+        Self {
+            chosen: Vec::with_capacity(resident_max),
+            jobs: Vec::with_capacity(resident_max),
+            marks: vec![0; resident_max],
+        }
+    }
+}
+
+/// A decision in the making.
+pub struct Draft<'d> {
+    decision: &'d mut Decision,
+    block_size: Tokens,
+    /// Tokens left in this step.
+    pub tokens: u32,
+    /// Rows left in this step.
+    pub seqs: u32,
+    /// Residents that may still be added.
+    pub slots: u32,
+    /// Free blocks left.
+    pub free: u32,
+    host_free: u32,
+}
+
+impl<'d> Draft<'d> {
+    /// An empty draft with all that the view has to give.
+    pub fn new(view: &View<'_>, decision: &'d mut Decision) -> Self {
+        decision.clear();
+        Self {
+            decision,
+            block_size: view.config.block_size,
+            tokens: view.config.max_num_batched_tokens.0,
+            seqs: view.config.max_num_seqs,
+            slots: view.config.max_resident - view.order.len() as u32,
+            free: view.free.0,
+            host_free: view.host_free.0,
+        }
+    }
+
+    /// Runs a row for `tokens` if its blocks fit: true if it runs.
+    #[inline]
+    pub fn run(&mut self, slot: Slot, row: &Resident, tokens: u32, reason: Reason) -> bool {
+        debug_assert!(tokens > 0 && tokens <= self.tokens && self.seqs > 0);
+        let growth = row.growth(tokens, self.block_size);
+        if growth > self.free {
+            return false;
+        }
+        if growth > 0 {
+            self.free -= growth;
+            self.decision.grow.push(Grow { slot, blocks: Blocks(growth) });
+        }
+        self.tokens -= tokens;
+        self.seqs -= 1;
+        self.decision.run.push(Run { slot, tokens, reason });
+        true
+    }
+
+    /// Blocks that a job's table must have when it is admitted for `chunk` tokens.
+    fn table(&self, view: &View<'_>, job: &Job, admission: Admission, chunk: u32) -> Blocks {
+        let tokens = match admission {
+            Admission::NextChunk | Admission::KnownFits => job.ready() + Tokens(chunk),
+            Admission::Known => job.known(),
+        };
+        // What comes back from the host needs its place whatever the chunk.
+        view.config.blocks(tokens.max(job.swapped))
+    }
+
+    /// Blocks that admitting a job takes out of the free ones.
+    pub fn taken(&self, view: &View<'_>, job: &Job, admission: Admission, chunk: u32) -> Blocks {
+        let cached = if job.swapped > Tokens::ZERO { Tokens::ZERO } else { job.cached };
+        let pinned = if cached > Tokens::ZERO { job.cached_free } else { Blocks::ZERO };
+        self.table(view, job, admission, chunk).saturating_sub(view.config.blocks(cached)) + pinned
+    }
+
+    /// The tokens that a job gets in this step if it is admitted now.
+    pub fn chunk(&self, view: &View<'_>, job: &Job) -> u32 {
+        let returns = job.swapped > Tokens::ZERO;
+        if returns && view.config.swap == SwapMode::Overlap { 0 } else { job.missing().0.min(self.tokens) }
+    }
+
+    /// Whether a job can be admitted now, from a group with its headroom left free.
+    pub fn fits(&self, view: &View<'_>, candidate: &Candidate, admission: Admission) -> bool {
+        self.shortage(view, candidate, admission) == 0
+    }
+
+    /// Blocks that are missing for admitting a job; `u32::MAX` if tokens, rows or slots are.
+    pub fn shortage(&self, view: &View<'_>, candidate: &Candidate, admission: Admission) -> u32 {
+        if self.tokens == 0 || self.seqs == 0 || self.slots == 0 {
+            return u32::MAX;
+        }
+        let job = &candidate.job;
+        let chunk = self.chunk(view, job);
+        let needed = match admission {
+            Admission::KnownFits => self.taken(view, job, Admission::Known, chunk),
+            other => self.taken(view, job, other, chunk),
+        };
+        // On an empty machine headroom would only keep a large job waiting for nothing.
+        let alone = view.order.len() == self.decision.evict.len() && self.decision.admit.is_empty();
+        let headroom = if alone { Blocks::ZERO } else { candidate.headroom };
+        (needed + headroom).0.saturating_sub(self.free)
+    }
+
+    /// Admits a job that fits, for its next chunk.
+    pub fn admit(&mut self, view: &mut View<'_>, candidate: &Candidate, admission: Admission, reason: Reason) {
+        debug_assert!(self.fits(view, candidate, admission));
+        let chunk = self.chunk(view, &candidate.job);
+        self.admit_chunk(view, candidate, admission, chunk, reason);
+    }
+
+    /// Admits a job for a chunk of the caller's choice.
+    pub fn admit_chunk(
+        &mut self,
+        view: &mut View<'_>,
+        candidate: &Candidate,
+        admission: Admission,
+        tokens: u32,
+        reason: Reason,
+    ) {
+        let blocks = self.table(view, &candidate.job, admission, tokens);
+        let taken = self.taken(view, &candidate.job, admission, tokens);
+        view.waiting.take(candidate);
+        self.free -= taken.0;
+        self.tokens -= tokens;
+        self.seqs -= 1;
+        self.slots -= 1;
+        self.decision.admit.push(Admit { id: candidate.job.id, tokens, blocks, taken, reason });
+    }
+
+    /// Evicts a ready row, by swap or by recompute after the configuration and the cost model.
+    pub fn evict(&mut self, view: &View<'_>, slot: Slot, reason: Reason) {
+        let row = view.row(slot);
+        let restore = self.restore(view, row);
+        let freed = view.pool.returns(slot);
+        if restore == Restore::Swap {
+            self.host_free -= row.blocks;
+        }
+        self.free += freed.0;
+        self.slots += 1;
+        self.decision.evict.push(Evict { slot, restore, freed, reason });
+    }
+
+    /// Leaves a row that could run without tokens.
+    pub fn park(&mut self, slot: Slot, reason: Reason) {
+        self.decision.park.push(Park { slot, reason });
+    }
+
+    /// How many rows were evicted.
+    pub fn evicted(&self) -> usize {
+        self.decision.evict.len()
+    }
+
+    /// How many rows and jobs run so far.
+    pub fn rows(&self) -> usize {
+        self.decision.rows()
+    }
+
+    fn restore(&self, view: &View<'_>, row: &Resident) -> Restore {
+        let swaps = match view.config.preempt {
+            Preempt::Swap => true,
+            Preempt::Recompute => false,
+            Preempt::Auto => {
+                let tokens = Tokens(row.computed);
+                let Bytes(bytes) = view.cost.kv_bytes(tokens);
+                view.cost.swap_time(Bytes(2 * bytes)) < view.cost.recompute_time(tokens)
+            }
+        };
+        let fits = row.blocks <= self.host_free;
+        if swaps && fits && row.computed > 0 { Restore::Swap } else { Restore::Recompute }
+    }
+}

@@ -1,0 +1,158 @@
+//! Deciding: who runs in the next step, who is admitted, parked or evicted.
+//!
+//! A [`Policy`] sees a [`View`] of plain numbers and fills a [`Decision`]; it never sees a pool, a
+//! stream or a meter, nor the true length of an unfinished request unless it was given an [`Oracle`].
+//! The same policy state and the same view give the same decision.
+//!
+//! A policy answers four questions. *Order*: [`Policy::place`] ranks a waiting job in one or more
+//! groups, [`Policy::rank`] a resident; [`Policy::groups`] moves whole groups against each other.
+//! *Admission*: [`Policy::admission`]. *Victim*: [`Policy::protects`], and the walk's rule that a set
+//! of victims must suffice before the first goes. *Budget*: [`Policy::budget`]. The default
+//! [`Policy::decide`] composes the answers in one [`walk`]; a policy with passes of its own writes
+//! them with a [`Draft`].
+
+pub mod decision;
+pub mod draft;
+pub mod order;
+pub mod view;
+pub mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use decision::{Admit, Decision, Evict, Grow, Park, Pause, Reason, Restore, Run, Unsound};
+pub use draft::{Admission, Draft, Scratch};
+pub use view::{Candidate, Job, Phase, Pool, Resident, View, Waiting};
+
+use crate::cost::BatchShape;
+use crate::ids::{Places, Slot};
+use crate::request::{FinishReason, RequestId};
+use crate::units::{Nanos, Tokens};
+
+/// A resident's place in the order, and how long it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rank {
+    /// Smallest first; ties by id.
+    pub value: i64,
+    /// Ask again once this many tokens are generated; `u32::MAX` for never.
+    pub until: u32,
+}
+
+impl Rank {
+    /// A rank that holds as long as the sequence is resident.
+    pub const fn fixed(value: i64) -> Self {
+        Self { value, until: u32::MAX }
+    }
+}
+
+/// What a step is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Decodes and prefill chunks together.
+    #[default]
+    Mixed,
+    /// Prefill chunks alone.
+    PrefillOnly,
+    /// Decodes alone.
+    DecodeOnly,
+}
+
+/// What a step may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Tokens, at most `max_num_batched_tokens`.
+    pub tokens: Tokens,
+    /// What it is for.
+    pub mode: Mode,
+}
+
+/// One token that a step yielded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenEvent {
+    /// Whose it is.
+    pub id: RequestId,
+    /// The request's own word for itself.
+    pub user_data: u64,
+    /// The row that yielded it; it may be another's by now.
+    pub slot: Slot,
+    /// Which output token it is, from 1.
+    pub index: u32,
+    /// The token.
+    pub token: u32,
+}
+
+/// What a policy learns, it learns here.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A job joined the queue.
+    Submitted(&'a Job),
+    /// A job became resident.
+    Admitted(&'a Job),
+    /// Tokens came out of a step.
+    Tokens(&'a [TokenEvent]),
+    /// A resident was evicted and waits again.
+    Evicted(&'a Job, Restore),
+    /// A request ended.
+    Finished(&'a Job, FinishReason, Nanos),
+    /// A decision was applied as it stands here, which may be less than the policy asked for.
+    Applied(&'a Decision),
+    /// A step settled: its shape and its time.
+    Timed(&'a BatchShape, Nanos),
+}
+
+/// True output lengths, for clairvoyant bounds alone.
+pub trait Oracle: Send + Sync {
+    /// How many tokens the request will generate in all.
+    fn output(&self, id: RequestId) -> Tokens;
+}
+
+/// Decides every step. See the module for the contract.
+pub trait Policy: Send {
+    /// Its name, with the parameters that differ from the defaults.
+    fn name(&self) -> &str;
+
+    /// Ranks a waiting job: when it is submitted, when it comes back after an eviction, and once more
+    /// in each new [`Policy::epoch`].
+    fn place(&mut self, job: &Job, places: &mut Places);
+
+    /// Ranks a job that becomes resident, or a resident whose last rank has run out.
+    fn rank(&mut self, job: &Job) -> Rank {
+        Rank::fixed(job.arrival.0 as i64)
+    }
+
+    /// The epoch of the ranks. When it changes, all waiting jobs are placed anew, some each step.
+    fn epoch(&self) -> u64 {
+        0
+    }
+
+    /// Sets offsets, gates and headroom of the groups for this step.
+    fn groups(&mut self, _view: &mut View<'_>) {}
+
+    /// How much KV a job must get before it becomes resident.
+    fn admission(&self) -> Admission {
+        Admission::Known
+    }
+
+    /// Whether a resident may be neither parked nor evicted while another can go.
+    fn protects(&self, _row: &Resident) -> bool {
+        false
+    }
+
+    /// Whether a waiting job may evict residents that come after it in the order.
+    fn preempts(&self) -> bool {
+        true
+    }
+
+    /// What this step may hold.
+    fn budget(&mut self, view: &View<'_>) -> Budget {
+        Budget { tokens: view.config.max_num_batched_tokens, mode: Mode::Mixed }
+    }
+
+    /// Fills the decision for this step.
+    fn decide(&mut self, view: &mut View<'_>, decision: &mut Decision) {
+        walk::walk(self, view, decision);
+    }
+
+    /// Hears what happened.
+    fn on(&mut self, _event: &Event<'_>) {}
+}

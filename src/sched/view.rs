@@ -1,0 +1,222 @@
+//! What a policy may know: plain numbers of this moment, and a cursor over the waiting jobs.
+
+use crate::budget::PowerBudget;
+use crate::config::Config;
+use crate::cost::CostModel;
+use crate::ids::{GroupId, Slot};
+use crate::request::{RequestId, Slo};
+use crate::units::{Blocks, Nanos, Tokens};
+
+/// What a policy may know of a request that waits: new, swapped out, or dropped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Job {
+    /// Its id; ties are broken by it.
+    pub id: RequestId,
+    /// When it arrived.
+    pub arrival: Nanos,
+    /// Prompt tokens.
+    pub prompt: Tokens,
+    /// Tokens generated so far.
+    pub generated: Tokens,
+    /// The most that it may generate.
+    pub max_tokens: Tokens,
+    /// Prompt tokens found in the prefix cache when last looked up.
+    pub cached: Tokens,
+    /// Tokens whose KV lies in host memory; zero unless it is swapped.
+    pub swapped: Tokens,
+    /// Blocks that pinning its cached prefix takes out of the free ones.
+    pub cached_free: Blocks,
+    /// How often it was evicted.
+    pub evictions: u32,
+    /// Its priority class; 0 is the highest.
+    pub priority: u8,
+    /// Whose it is.
+    pub client: u32,
+    /// Its latency targets.
+    pub slo: Slo,
+    /// When it gives up.
+    pub deadline: Option<Nanos>,
+}
+
+impl Job {
+    /// Tokens known: prompt and generated.
+    pub fn known(&self) -> Tokens {
+        self.prompt + self.generated
+    }
+
+    /// Tokens whose KV is there as soon as it is admitted.
+    pub fn ready(&self) -> Tokens {
+        self.swapped.max(self.cached)
+    }
+
+    /// Tokens that must be computed before its next token comes.
+    pub fn missing(&self) -> Tokens {
+        self.known() - self.ready()
+    }
+}
+
+/// What a row of the batch is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// The slot is free.
+    #[default]
+    Vacant,
+    /// It can be scheduled, evicted or left alone.
+    Ready,
+    /// Its blocks are on their way back from the host; ready when the step settles.
+    SwappingIn,
+    /// Its last token is in flight: it will end when the step settles, whatever that token is.
+    Ending,
+}
+
+/// One sequence that holds KV on the device: a cache line, updated in place.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct Resident {
+    /// Its id; ties are broken by it.
+    pub id: RequestId,
+    /// When it arrived.
+    pub arrival: Nanos,
+    /// Its place in the order of residents, smallest first; given by the policy.
+    pub rank: i64,
+    /// Prompt tokens.
+    pub prompt: u32,
+    /// Tokens generated, those in flight included.
+    pub generated: u32,
+    /// The most that it may generate.
+    pub max_tokens: u32,
+    /// Tokens whose KV is computed, those in flight included.
+    pub computed: u32,
+    /// Blocks in its table.
+    pub blocks: u32,
+    /// The policy is asked for a new rank once `generated` reaches this.
+    pub rerank_at: u32,
+    /// Whose it is.
+    pub client: u32,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Its priority class.
+    pub priority: u8,
+    /// Whether it had no tokens in the last step.
+    pub parked: bool,
+    /// Free for the policy's own use, kept as long as it is resident.
+    pub mark: u8,
+}
+
+impl Resident {
+    /// Tokens known: prompt and generated.
+    #[inline]
+    pub fn known(&self) -> u32 {
+        self.prompt + self.generated
+    }
+
+    /// Tokens to compute until the next token comes: 1 for a decode.
+    #[inline]
+    pub fn missing(&self) -> u32 {
+        self.known() - self.computed
+    }
+
+    /// Whether its next step is a decode.
+    #[inline]
+    pub fn decodes(&self) -> bool {
+        self.missing() == 1 && self.generated > 0
+    }
+
+    /// Whether it can be scheduled or evicted.
+    #[inline]
+    pub fn ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// Blocks that `tokens` more tokens need beyond those in its table.
+    #[inline]
+    pub fn growth(&self, tokens: u32, block_size: Tokens) -> u32 {
+        (self.computed + tokens).div_ceil(block_size.0).saturating_sub(self.blocks)
+    }
+}
+
+/// The next waiting job in the order of the open groups.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// The job.
+    pub job: Job,
+    /// The group that offers it.
+    pub group: GroupId,
+    /// Its rank there plus the group's offset.
+    pub key: i64,
+    /// KV to leave free when admitting from this group.
+    pub headroom: Blocks,
+}
+
+/// The waiting jobs, as the queue lends them for one decision. What is taken or closed is so for this
+/// decision only; what is set stays.
+pub trait Waiting {
+    /// How many wait.
+    fn len(&self) -> usize;
+    /// Whether none waits.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Sets a group's offset, gate and headroom. O(log groups).
+    fn set_group(&mut self, group: GroupId, offset: i64, open: bool, headroom: Blocks);
+    /// How many stand in a group.
+    fn group_len(&self, group: GroupId) -> usize;
+    /// The job with the smallest key over all open groups that is not taken yet.
+    fn peek(&mut self) -> Option<Candidate>;
+    /// The first job of one group, open or not, that is not taken yet.
+    fn peek_group(&mut self, group: GroupId) -> Option<Candidate>;
+    /// Takes a job that was seen: the group goes on behind it.
+    fn take(&mut self, candidate: &Candidate);
+    /// Gives no more jobs of this group.
+    fn close(&mut self, group: GroupId);
+    /// Every waiting job, in no order. O(waiting): for policies that say so.
+    fn each(&self, visit: &mut dyn FnMut(&Job));
+}
+
+/// Exact answers about the block pool that are too costly to be kept for every row.
+pub trait Pool {
+    /// Blocks that evicting this row would free; blocks shared with other rows stay.
+    fn returns(&self, slot: Slot) -> Blocks;
+}
+
+/// Everything that a policy may know at one step.
+pub struct View<'a> {
+    /// The time.
+    pub now: Nanos,
+    /// Which step is decided.
+    pub step: u64,
+    /// The limits.
+    pub config: &'a Config,
+    /// Blocks that can be taken: free, or cached and unreferenced.
+    pub free: Blocks,
+    /// Free blocks in host memory.
+    pub host_free: Blocks,
+    /// All rows by slot; vacant ones have [`Phase::Vacant`].
+    pub residents: &'a [Resident],
+    /// The slots of the residents by (rank, id).
+    pub order: &'a [Slot],
+    /// The waiting jobs.
+    pub waiting: &'a mut dyn Waiting,
+    /// Exact answers about blocks.
+    pub pool: &'a dyn Pool,
+    /// What the governor allows.
+    pub power: PowerBudget,
+    /// What steps cost.
+    pub cost: &'a CostModel,
+    /// Buffers for the passes, so that a decision allocates nothing.
+    pub scratch: &'a mut super::draft::Scratch,
+}
+
+impl View<'_> {
+    /// The row of a slot.
+    #[inline]
+    pub fn row(&self, slot: Slot) -> &Resident {
+        &self.residents[slot.index()]
+    }
+
+    /// A share of the pool in parts of ten thousand, in blocks.
+    pub fn share_of_pool(&self, parts: u32) -> Blocks {
+        Blocks((u64::from(self.config.kv_blocks.0) * u64::from(parts) / 10_000) as u32)
+    }
+}
