@@ -63,14 +63,14 @@ pub(super) fn run_decodes(view: &View<'_>, draft: &mut Draft<'_>, prefills: &mut
             continue;
         }
         while !draft.run(slot, row, 1, Reason::Decode) {
-            // The victim may be this row itself: then it is the last, and the loop is over.
+            // Victims stand behind this row, so none of them is listed; or it is this row itself, and the
+            // loop is over.
             end = evict_last(view, draft, end);
             if end < at {
                 return;
             }
         }
     }
-    prefills.retain(|slot| view.order[..end].contains(slot));
 }
 
 /// Evicts the last ready row before `end`; returns where it stood.
