@@ -1,8 +1,15 @@
 //! flyball: an embedded controller for LLM inference.
 
+pub mod batch;
+pub mod budget;
 pub mod clock;
 pub mod config;
+pub mod cost;
 pub mod error;
+pub mod exec;
+pub mod ids;
+pub mod kv;
 pub mod prng;
 pub mod request;
+pub mod sched;
 pub mod units;

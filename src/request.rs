@@ -189,6 +189,12 @@ impl Request {
     }
 }
 
+/// True output lengths, which only a simulation knows: for clairvoyant bounds alone.
+pub trait Oracle: Send + Sync {
+    /// How many tokens the request will generate in all.
+    fn output(&self, id: RequestId) -> Tokens;
+}
+
 /// Why a request ended. Nothing submitted ends without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -131,7 +131,8 @@ impl CostModel {
         self.swap_base *= time;
         self.swap_per_byte *= time;
         let e = &mut self.energy;
-        for coefficient in [&mut e.idle_per_ns, &mut e.busy_per_ns, &mut e.token, &mut e.context, &mut e.pair] {
+        for coefficient in [&mut e.idle_per_ns, &mut e.busy_per_ns, &mut e.token, &mut e.context, &mut e.pair]
+        {
             *coefficient *= energy;
         }
         self

@@ -268,7 +268,8 @@ impl Profile {
         if let Some(bad) = plane_values.chain(others).chain(more).find(|v| !v.is_finite() || *v < 0.0) {
             return Some(format!("a coefficient is {bad}; all must be finite and not negative"));
         }
-        let positive = [self.swap.gb_s, self.hardware.board_w, self.model.kv_bytes_per_token as f64, dense.us[0]];
+        let positive =
+            [self.swap.gb_s, self.hardware.board_w, self.model.kv_bytes_per_token as f64, dense.us[0]];
         positive.iter().any(|v| *v <= 0.0).then(|| "a rate, limit or size is not positive".into())
     }
 }

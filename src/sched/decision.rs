@@ -215,7 +215,8 @@ impl Decision {
         ensure(rows <= config.max_num_seqs as usize, || format!("{rows} rows exceed max_num_seqs"))?;
         let residents = view.order.len() - self.evict.len() + self.admit.len();
         ensure(residents <= config.max_resident as usize, || format!("{residents} exceed max_resident"))?;
-        let taken: Blocks = self.grow.iter().map(|g| g.blocks).chain(self.admit.iter().map(|a| a.taken)).sum();
+        let taken: Blocks =
+            self.grow.iter().map(|g| g.blocks).chain(self.admit.iter().map(|a| a.taken)).sum();
         let freed: Blocks = self.evict.iter().map(|e| e.freed).sum();
         ensure(taken <= view.free + freed, || format!("{taken} taken, {} free, {freed} freed", view.free))
     }

@@ -136,7 +136,13 @@ impl<'d> Draft<'d> {
     }
 
     /// Admits a job that fits, for its next chunk.
-    pub fn admit(&mut self, view: &mut View<'_>, candidate: &Candidate, admission: Admission, reason: Reason) {
+    pub fn admit(
+        &mut self,
+        view: &mut View<'_>,
+        candidate: &Candidate,
+        admission: Admission,
+        reason: Reason,
+    ) {
         debug_assert!(self.fits(view, candidate, admission));
         let chunk = self.chunk(view, &candidate.job);
         self.admit_chunk(view, candidate, admission, chunk, reason);

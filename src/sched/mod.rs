@@ -26,6 +26,7 @@ pub use view::{Candidate, Job, Phase, Pool, Resident, View, Waiting};
 
 use crate::cost::BatchShape;
 use crate::ids::{Places, Slot};
+pub use crate::request::Oracle;
 use crate::request::{FinishReason, RequestId};
 use crate::units::{Nanos, Tokens};
 
@@ -98,12 +99,6 @@ pub enum Event<'a> {
     Applied(&'a Decision),
     /// A step settled: its shape and its time.
     Timed(&'a BatchShape, Nanos),
-}
-
-/// True output lengths, for clairvoyant bounds alone.
-pub trait Oracle: Send + Sync {
-    /// How many tokens the request will generate in all.
-    fn output(&self, id: RequestId) -> Tokens;
 }
 
 /// Decides every step. See the module for the contract.

@@ -26,7 +26,8 @@ pub fn walk<P: Policy + ?Sized>(policy: &mut P, view: &mut View<'_>, decision: &
     draft.tokens = draft.tokens.min(budget.tokens.0);
     let mut chosen = std::mem::take(&mut view.scratch.chosen);
     let mut marks = std::mem::take(&mut view.scratch.marks);
-    let mut walk = Walk { policy, budget, draft, chosen: &mut chosen, marks: &mut marks, tail: view.order.len() };
+    let mut walk =
+        Walk { policy, budget, draft, chosen: &mut chosen, marks: &mut marks, tail: view.order.len() };
     walk.protected(view);
     walk.merged(view);
     walk.park(view);

@@ -103,7 +103,13 @@ impl Params {
     }
 
     /// A number between bounds, or its default.
-    pub(crate) fn number(&mut self, key: &str, default: f64, low: f64, high: f64) -> Result<f64, PolicyError> {
+    pub(crate) fn number(
+        &mut self,
+        key: &str,
+        default: f64,
+        low: f64,
+        high: f64,
+    ) -> Result<f64, PolicyError> {
         let Some(text) = self.values.remove(key) else { return Ok(default) };
         let number = text.parse::<f64>().ok().filter(|v| (low..=high).contains(v));
         number.ok_or_else(|| PolicyError::Parameter {

@@ -108,7 +108,8 @@ impl Sglang {
     fn prefill(&mut self, view: &mut View<'_>, draft: &mut Draft<'_>) {
         let page = view.config.block_size.0;
         let running = || view.order.iter().map(|s| view.row(*s)).filter(|r| r.decodes());
-        let expected: f64 = running().map(|r| f64::from(reserve(r.max_tokens, r.generated)) * self.ratio).sum();
+        let expected: f64 =
+            running().map(|r| f64::from(reserve(r.max_tokens, r.generated)) * self.ratio).sum();
         let free = f64::from(view.free.0) * f64::from(page);
         let chunk = view.config.max_num_batched_tokens.0;
         let mut room = Room { total: free - expected, input: 2 * chunk, chunk, page };

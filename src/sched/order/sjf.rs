@@ -3,7 +3,7 @@
 
 use super::{ALL, Params, PolicyError, fcfs, place_in_one};
 use crate::ids::Places;
-use crate::sched::{Decision, Job, Oracle, Policy, Rank, View, walk};
+use crate::sched::{Job, Oracle, Policy, Rank, View};
 use std::sync::Arc;
 
 /// See the module. Parameter `headroom`: the share of the pool kept free at admission (0.01).
@@ -42,9 +42,5 @@ impl Policy for Sjf {
 
     fn preempts(&self) -> bool {
         false
-    }
-
-    fn decide(&mut self, view: &mut View<'_>, decision: &mut Decision) {
-        walk::walk(self, view, decision);
     }
 }

@@ -1,0 +1,138 @@
+//! The plan of one step: a decision in the kernels' words, as flat arrays.
+//!
+//! What an executor keeps per slot (block tables, sampling parameters) is persistent there; the plan
+//! carries only what changed. Copies and swaps come in three ordered parts: before the kernels, beside
+//! them, and after them.
+
+use crate::cost::BatchShape;
+use crate::ids::Slot;
+use crate::kv::{CopyBlocks, SwapBlock, TableDelta};
+use crate::request::{RequestId, SamplingParams};
+use crate::units::Nanos;
+
+/// Where a row's input tokens come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// `tokens` ids in [`BatchPlan::token_ids`], from this place on.
+    Ids(u32),
+    /// One token: what this row of the step before yields, resolved on the device.
+    FromStep(u32),
+    /// The content is not known: the request came as a length or as content ids.
+    Unknown,
+}
+
+/// One sequence of the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Whose row it is.
+    pub id: RequestId,
+    /// The request's own word for itself.
+    pub user_data: u64,
+    /// Its slot: the row of the block tables.
+    pub slot: Slot,
+    /// Position of its first new token.
+    pub position: u32,
+    /// New tokens, at positions from `position` on.
+    pub tokens: u32,
+    /// Output tokens before this step: what a sampler keys its random stream with.
+    pub generated: u32,
+    /// Whether its last token's logits are wanted, and a token sampled.
+    pub samples: bool,
+    /// Its input.
+    pub input: Input,
+}
+
+/// A slot that a new sequence takes: its rows from now on are sampled like this.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Opened {
+    /// The slot; its block table is empty but for the deltas of this plan.
+    pub slot: Slot,
+    /// The sequence.
+    pub id: RequestId,
+    /// How its tokens are drawn.
+    pub sampling: SamplingParams,
+}
+
+/// Copies of one part of a step.
+#[derive(Clone, Debug, Default)]
+pub struct Copies {
+    /// From the device to the host; these come first.
+    pub swap_out: Vec<SwapBlock>,
+    /// From the host to the device.
+    pub swap_in: Vec<SwapBlock>,
+    /// On the device.
+    pub device: Vec<CopyBlocks>,
+}
+
+impl Copies {
+    fn clear(&mut self) {
+        self.swap_out.clear();
+        self.swap_in.clear();
+        self.device.clear();
+    }
+
+    /// Whether there is nothing to copy.
+    pub fn is_empty(&self) -> bool {
+        self.swap_out.is_empty() && self.swap_in.is_empty() && self.device.is_empty()
+    }
+}
+
+/// Everything that an executor needs for one step.
+#[derive(Clone, Debug, Default)]
+pub struct BatchPlan {
+    /// Which step.
+    pub step: u64,
+    /// When it was decided.
+    pub decided: Nanos,
+    /// A gap to keep before the kernels.
+    pub pause: Nanos,
+    /// The sequences, decodes and chunks in the order of the decision.
+    pub rows: Vec<Row>,
+    /// Input token ids of the rows that have them.
+    pub token_ids: Vec<u32>,
+    /// Slots that changed hands.
+    pub opened: Vec<Opened>,
+    /// Entries of the block tables that changed.
+    pub tables: Vec<TableDelta>,
+    /// Copies before the kernels.
+    pub before: Copies,
+    /// Copies beside the kernels; nothing that they touch is used by them.
+    pub beside: Copies,
+    /// Copies after the kernels.
+    pub after: Copies,
+    /// The sums that its cost depends on.
+    pub shape: BatchShape,
+}
+
+impl BatchPlan {
+    /// A plan with room for `resident_max` rows and `tokens_max` tokens.
+    pub fn with_capacity(resident_max: usize, tokens_max: usize) -> Self {
+        Self {
+            rows: Vec::with_capacity(resident_max),
+            token_ids: Vec::with_capacity(tokens_max),
+            opened: Vec::with_capacity(resident_max),
+            tables: Vec::with_capacity(tokens_max),
+            ..Self::default()
+        }
+    }
+
+    /// Makes it the empty plan of a step.
+    pub fn reset(&mut self, step: u64, decided: Nanos) {
+        self.step = step;
+        self.decided = decided;
+        self.pause = Nanos::ZERO;
+        self.rows.clear();
+        self.token_ids.clear();
+        self.opened.clear();
+        self.tables.clear();
+        self.before.clear();
+        self.beside.clear();
+        self.after.clear();
+        self.shape = BatchShape::default();
+    }
+
+    /// Whether an executor has nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.before.is_empty() && self.beside.is_empty() && self.after.is_empty()
+    }
+}
