@@ -10,6 +10,7 @@ pub mod exec;
 pub mod ids;
 pub mod kv;
 pub mod prng;
+pub mod queue;
 pub mod request;
 pub mod sched;
 pub mod units;
