@@ -4,8 +4,9 @@
 //! of the throughput is one operation: an insert, a remove, or a `set` with the `head` after it.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use flyball::ids::{GroupId, Place};
 use flyball::prng::mix;
-use flyball::queue::{Entry, GroupId, Groups, Nodes, OrderedSet, Place};
+use flyball::queue::{Entry, Groups, Nodes, OrderedSet};
 use flyball::request::RequestId;
 use flyball::units::Blocks;
 use std::hint::black_box;

@@ -25,8 +25,8 @@ pub enum SwapMode {
     /// Copies run before the kernels of their step; a sequence runs in the step that brings it back.
     #[default]
     Serial,
-    /// Copies run beside the kernels; a sequence runs in the step after the one that brings it back,
-    /// and blocks that leave are free only when their step has settled.
+    /// Sequences come back beside the kernels, and run in the step after. What leaves goes before the
+    /// kernels all the same, since they write into its blocks.
     Overlap,
 }
 

@@ -116,10 +116,10 @@ impl SimExecutor {
         if shape.swap_out.0 + shape.swap_in.0 == 0 {
             return compute;
         }
-        let swap = self.cost.swap_time(shape.swap_out) + self.cost.swap_time(shape.swap_in);
+        let (out, back) = (self.cost.swap_time(shape.swap_out), self.cost.swap_time(shape.swap_in));
         match self.swap {
-            SwapMode::Serial => compute + swap,
-            SwapMode::Overlap => compute.max(swap),
+            SwapMode::Serial => out + back + compute,
+            SwapMode::Overlap => out + compute.max(back),
         }
     }
 }

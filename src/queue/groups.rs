@@ -8,22 +8,10 @@
 //! [`Groups::close`], again and again, then [`Groups::rewind`]. Outside a pass the groups change by
 //! [`Groups::insert`], [`Groups::remove`] and [`Groups::set`].
 
+use crate::ids::{GroupId, Place};
 use crate::queue::ordered::{Entry, Nodes, OrderedSet, Position};
 use crate::request::RequestId;
 use crate::units::Blocks;
-
-/// Names one of the groups, from 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupId(pub u16);
-
-/// Where a request waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// The group.
-    pub group: GroupId,
-    /// Its rank there: smaller comes first. Fixed while the request waits in this group.
-    pub rank: i64,
-}
 
 /// The request that a group offers next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

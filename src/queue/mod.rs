@@ -10,5 +10,5 @@
 pub mod groups;
 pub mod ordered;
 
-pub use groups::{GroupId, Groups, Head, Place};
+pub use groups::{Groups, Head};
 pub use ordered::{Entry, Nodes, OrderedSet, Position};

@@ -25,8 +25,6 @@ pub enum Admission {
 pub struct Scratch {
     /// Rows chosen so far, in order.
     pub(super) chosen: Vec<Slot>,
-    /// Jobs chosen so far, in order.
-    pub(super) jobs: Vec<Candidate>,
     /// One mark per slot; all zero between decisions.
     pub(super) marks: Vec<u8>,
 }
@@ -34,11 +32,7 @@ pub struct Scratch {
 impl Scratch {
     /// Room for `resident_max` rows.
     pub fn new(resident_max: usize) -> Self {
-        Self {
-            chosen: Vec::with_capacity(resident_max),
-            jobs: Vec::with_capacity(resident_max),
-            marks: vec![0; resident_max],
-        }
+        Self { chosen: Vec::with_capacity(resident_max), marks: vec![0; resident_max] }
     }
 }
 

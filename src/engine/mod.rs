@@ -1,0 +1,639 @@
+//! The loop: **observe, view, decide, check, apply, plan, execute, settle.** The only place where state
+//! changes, and the same code on a GPU and in a simulation; only the clock and the executor differ.
+//!
+//! One call of [`Engine::step`] decides one step and submits it. At depth 1 it also waits for it and
+//! settles it. At depth 2 it settles the step before instead, so that the next one is decided while the
+//! device works; a row is then planned as if it yielded a token, and discarded when it did not need to.
+
+mod apply;
+mod settle;
+mod waiting;
+
+#[cfg(test)]
+mod tests;
+
+use crate::batch::BatchPlan;
+use crate::budget::PowerBudget;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::cost::{BatchShape, CostModel};
+use crate::error::{ConfigError, StepError, SubmitError};
+use crate::exec::{Executor, InFlight, StepOutcome};
+use crate::ids::{GroupId, Place, Slot};
+use crate::kv::{BlockHash, Kv};
+use crate::queue::Groups;
+use crate::request::{FinishReason, Prompt, Request, RequestId, StopTokens};
+use crate::sched::{Decision, Event, Phase, Policy, Resident, Scratch, TokenEvent, View};
+use crate::sequence::{Sequence, State};
+use crate::units::{Blocks, Nanos, Tokens};
+use std::collections::VecDeque;
+use waiting::{PoolView, QueueView, job};
+
+/// What the engine keeps of a resident beside its row in the view.
+#[derive(Clone, Copy, Debug)]
+struct Hot {
+    stop: StopTokens,
+    user_data: u64,
+    last_token: u32,
+    /// Output tokens that have come out of settled steps.
+    delivered: u32,
+    /// The row of the step in flight that yields its next input; `u32::MAX` if none does.
+    from_row: u32,
+    /// The step that yields it, or that brings the sequence back from the host.
+    from_step: u64,
+    /// Leading blocks that are published, and the hash of the last of them.
+    sealed: u32,
+    chain: BlockHash,
+    /// Whether its tokens are known and stored.
+    stores: bool,
+}
+
+const NO_ROW: u32 = u32::MAX;
+
+impl Default for Hot {
+    fn default() -> Self {
+        let (stop, chain) = (StopTokens::NONE, BlockHash::ROOT);
+        Self {
+            stop,
+            user_data: 0,
+            last_token: 0,
+            delivered: 0,
+            from_row: NO_ROW,
+            sealed: 0,
+            chain,
+            stores: false,
+        }
+    }
+}
+
+/// A request that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Which.
+    pub id: RequestId,
+    /// Its own word for itself.
+    pub user_data: u64,
+    /// Why.
+    pub reason: FinishReason,
+    /// Output tokens that it got.
+    pub generated: Tokens,
+    /// Prompt tokens that came from the prefix cache when it was last admitted.
+    pub cached: Tokens,
+    /// When.
+    pub at: Nanos,
+}
+
+/// What one step did. Borrowed from the engine until the next step.
+#[derive(Debug)]
+pub struct StepReport<'e> {
+    /// Which step was decided.
+    pub step: u64,
+    /// When it was decided.
+    pub now: Nanos,
+    /// The decision; empty if there was nothing to do.
+    pub decision: &'e Decision,
+    /// The plan, if one was submitted.
+    pub plan: Option<&'e BatchPlan>,
+    /// The step that settled, if one did: its number and shape.
+    pub settled: Option<(u64, BatchShape)>,
+    /// What came out of it; old if none settled.
+    pub outcome: &'e StepOutcome,
+    /// The tokens that came out of it, without those of discarded rows.
+    pub tokens: &'e [TokenEvent],
+    /// Requests that ended, cancels since the last step included.
+    pub ended: &'e [Ended],
+}
+
+/// Counts of a moment, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Requests that wait, swapped ones included.
+    pub waiting: usize,
+    /// Rows that hold KV.
+    pub resident: usize,
+    /// Blocks that are held.
+    pub kv_held: Blocks,
+    /// Blocks of the pool.
+    pub kv_total: Blocks,
+}
+
+/// Counts since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Steps, idle ones included.
+    pub steps: u64,
+    /// Prompt tokens of admitted requests, first admissions only.
+    pub prompt_tokens: u64,
+    /// Of these, those found in the prefix cache.
+    pub cached_tokens: u64,
+    /// Tokens computed again after evictions.
+    pub recomputed_tokens: u64,
+    /// Tokens moved to the host.
+    pub swapped_tokens: u64,
+    /// Evictions by swap.
+    pub swaps: u64,
+    /// Evictions by recompute.
+    pub recomputes: u64,
+    /// Evictions of rows that the policy protects.
+    pub overrides: u64,
+}
+
+/// One engine: one executor, one policy, one pool.
+pub struct Engine {
+    config: Config,
+    clock: Box<dyn Clock>,
+    executor: Box<dyn Executor>,
+    policy: Box<dyn Policy>,
+    cost: CostModel,
+    power: PowerBudget,
+
+    live: Vec<Option<Sequence>>,
+    vacant: Vec<u32>,
+    submitted: u64,
+    waiting: usize,
+    groups: Groups,
+    deadlines: usize,
+    content_held: u64,
+    buffers: Vec<Vec<u32>>,
+
+    kv: Kv,
+    rows: Vec<Resident>,
+    hot: Vec<Hot>,
+    order: Vec<Slot>,
+    free_slots: Vec<Slot>,
+
+    step: u64,
+    rank_epoch: u64,
+    sweep: usize,
+    plans: [BatchPlan; 2],
+    in_flight: VecDeque<InFlight>,
+    decision: Decision,
+    outcome: StepOutcome,
+    scratch: Scratch,
+    seen: Vec<u8>,
+    taken: Vec<RequestId>,
+    rerank: Vec<Slot>,
+    tokens: Vec<TokenEvent>,
+    ended: Vec<Ended>,
+    ended_early: Vec<Ended>,
+    counters: Counters,
+    poisoned: Option<String>,
+}
+
+impl Engine {
+    /// An engine with nothing to do.
+    ///
+    /// # Errors
+    /// If the limits do not fit together.
+    pub fn new(
+        config: Config,
+        policy: Box<dyn Policy>,
+        executor: Box<dyn Executor>,
+        clock: Box<dyn Clock>,
+        cost: CostModel,
+    ) -> Result<Self, ConfigError> {
+        config.check()?;
+        let rows = config.max_resident as usize;
+        let tokens = config.max_num_batched_tokens.0 as usize;
+        // One more group, always closed, orders the deadlines.
+        let entries = config.alive_max() * (crate::ids::Places::MAX + 1);
+        let mut groups = Groups::new(config.groups_max + 1, entries);
+        groups.set(GroupId(config.groups_max), 0, false, Blocks::ZERO);
+        Ok(Self {
+            live: Vec::with_capacity(config.alive_max()),
+            vacant: Vec::with_capacity(config.alive_max()),
+            submitted: 0,
+            waiting: 0,
+            groups,
+            deadlines: 0,
+            content_held: 0,
+            buffers: Vec::new(),
+            kv: Kv::new(&config),
+            rows: vec![Resident::default(); rows],
+            hot: vec![Hot::default(); rows],
+            order: Vec::with_capacity(rows),
+            free_slots: (0..config.max_resident).rev().map(Slot).collect(),
+            step: 0,
+            rank_epoch: policy.epoch(),
+            sweep: usize::MAX,
+            plans: std::array::from_fn(|_| BatchPlan::with_capacity(rows, tokens)),
+            in_flight: VecDeque::with_capacity(2),
+            decision: Decision::with_capacity(rows),
+            outcome: StepOutcome::default(),
+            scratch: Scratch::new(rows),
+            seen: vec![0; rows],
+            taken: Vec::with_capacity(rows),
+            rerank: Vec::with_capacity(rows),
+            tokens: Vec::with_capacity(rows),
+            ended: Vec::with_capacity(rows),
+            ended_early: Vec::new(),
+            counters: Counters::default(),
+            poisoned: None,
+            power: PowerBudget::default(),
+            config,
+            clock,
+            executor,
+            policy,
+            cost,
+        })
+    }
+
+    /// Accepts a request: it waits from now on. Never blocks.
+    ///
+    /// # Errors
+    /// If it can never fit, or a bound is reached; the engine is unchanged.
+    pub fn submit(&mut self, mut request: Request) -> Result<RequestId, SubmitError> {
+        self.admissible(&request)?;
+        let prompt = request.prompt.len();
+        request.max_tokens = request.max_tokens.min(self.longest() - prompt);
+        let index = self.vacant.pop().unwrap_or(self.live.len() as u32);
+        let id = RequestId::new(self.submitted, index);
+        self.submitted += 1;
+        self.content_held += content_tokens(&request);
+        if let Some(deadline) = request.deadline {
+            self.groups.insert(self.deadline_place(deadline), id);
+            self.deadlines += 1;
+        }
+        let output = self.buffer(&request);
+        let mut sequence = Sequence::new(id, request, output);
+        waiting::look_up(&mut sequence, &self.kv, &self.config);
+        self.enqueue(&mut sequence);
+        self.policy.on(&Event::Submitted(&job(&sequence)));
+        let place = index as usize;
+        if place == self.live.len() {
+            self.live.push(Some(sequence))
+        } else {
+            self.live[place] = Some(sequence)
+        }
+        Ok(id)
+    }
+
+    fn admissible(&self, request: &Request) -> Result<(), SubmitError> {
+        if let Some(reason) = &self.poisoned {
+            return Err(SubmitError::Poisoned(reason.clone()));
+        }
+        let (prompt, max_tokens, limit) = (request.prompt.len(), request.max_tokens, self.longest());
+        if prompt == Tokens::ZERO || max_tokens == Tokens::ZERO {
+            return Err(SubmitError::Empty);
+        }
+        // A request whose limit alone is too large is cut at the model's; one whose prompt is, is not.
+        if prompt >= limit {
+            return Err(SubmitError::NeverFits { prompt, max_tokens, limit });
+        }
+        if let Prompt::Content { granularity, ids, .. } = &request.prompt {
+            let whole = granularity.0 > 0 && granularity.0.is_multiple_of(self.config.block_size.0);
+            if !whole || prompt.0.div_ceil(granularity.0) as usize != ids.len() {
+                return Err(SubmitError::BadContent { ids: ids.len(), granularity: *granularity, prompt });
+            }
+        }
+        let free = u64::from(self.config.content_tokens_max) - self.content_held;
+        let needed = content_tokens(request);
+        if needed > free {
+            return Err(SubmitError::ContentFull { needed, free });
+        }
+        if self.waiting >= self.config.waiting_max as usize {
+            return Err(SubmitError::QueueFull { limit: self.config.waiting_max });
+        }
+        Ok(())
+    }
+
+    /// The most tokens that one sequence may come to hold.
+    fn longest(&self) -> Tokens {
+        Tokens(self.config.blocks_per_seq_max().0 * self.config.block_size.0).min(self.config.max_model_len)
+    }
+
+    fn buffer(&mut self, request: &Request) -> Vec<u32> {
+        if content_tokens(request) == 0 {
+            return Vec::new();
+        }
+        let mut buffer = self.buffers.pop().unwrap_or_default();
+        buffer.reserve(request.max_tokens.0 as usize);
+        buffer
+    }
+
+    /// Ends a request now, with the tokens that it got. False if it has ended already.
+    pub fn cancel(&mut self, id: RequestId) -> bool {
+        let alive = self.sequence(id).is_some();
+        if alive {
+            let ended = self.end(id, FinishReason::Cancelled, self.clock.now());
+            self.ended_early.push(ended);
+        }
+        alive
+    }
+
+    /// What the governor allows from the next step on.
+    pub fn set_power_budget(&mut self, budget: PowerBudget) {
+        self.power = budget;
+    }
+
+    /// Decides one step and submits it; settles the oldest one in flight if the pipeline is full, or
+    /// if there was nothing to submit.
+    ///
+    /// # Errors
+    /// If the executor failed or the policy broke its contract. The engine is poisoned from then on.
+    pub fn step(&mut self) -> Result<StepReport<'_>, StepError> {
+        if let Some(reason) = &self.poisoned {
+            return Err(StepError::Poisoned(reason.clone()));
+        }
+        let result = self.try_step();
+        match result {
+            Ok((now, planned, settled)) => Ok(self.report(now, planned, settled)),
+            Err(error) => {
+                self.poisoned = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    fn try_step(&mut self) -> Result<(Nanos, bool, Option<(u64, BatchShape)>), StepError> {
+        self.step += 1;
+        self.counters.steps += 1;
+        self.tokens.clear();
+        self.ended.clear();
+        self.ended.append(&mut self.ended_early);
+        let now = self.observe();
+        self.decide(now)?;
+        let planned = !self.decision.is_empty();
+        if planned {
+            self.apply();
+            self.plan(now);
+            self.execute()?;
+        }
+        let full = self.in_flight.len() >= usize::from(self.config.pipeline_depth);
+        let settled = if full || !planned { self.settle_oldest()? } else { None };
+        Ok((now, planned, settled))
+    }
+
+    /// Reads the clock, ends what is past its deadline, and ranks anew what a new epoch calls for.
+    fn observe(&mut self) -> Nanos {
+        let now = self.clock.now();
+        if self.deadlines > 0 {
+            self.expire(now);
+        }
+        let epoch = self.policy.epoch();
+        if epoch != self.rank_epoch {
+            self.rank_epoch = epoch;
+            self.sweep = 0;
+        }
+        if self.sweep < self.live.len() {
+            self.rerank_some();
+        }
+        now
+    }
+
+    /// Views, decides and checks.
+    fn decide(&mut self, now: Nanos) -> Result<(), StepError> {
+        let mut queue = QueueView {
+            groups: &mut self.groups,
+            live: &mut self.live,
+            taken: &mut self.taken,
+            kv: &self.kv,
+            config: &self.config,
+            len: self.waiting,
+        };
+        let mut view = View {
+            now,
+            step: self.step,
+            config: &self.config,
+            free: self.kv.free(),
+            host_free: self.kv.host_free(),
+            residents: &self.rows,
+            order: &self.order,
+            waiting: &mut queue,
+            pool: &PoolView(&self.kv),
+            power: self.power,
+            cost: &self.cost,
+            scratch: &mut self.scratch,
+        };
+        self.policy.decide(&mut view, &mut self.decision);
+        let sound = self.decision.check(&view, &mut self.seen);
+        self.taken.clear();
+        self.groups.rewind();
+        sound.map_err(|rule| StepError::Unsound {
+            policy: self.policy.name().to_owned(),
+            step: self.step,
+            rule: rule.0,
+        })?;
+        self.policy.on(&Event::Applied(&self.decision));
+        Ok(())
+    }
+
+    fn execute(&mut self) -> Result<(), StepError> {
+        let plan = &self.plans[(self.step & 1) as usize];
+        let in_flight = self.executor.submit(plan)?;
+        self.in_flight.push_back(in_flight);
+        Ok(())
+    }
+
+    fn report(&self, now: Nanos, planned: bool, settled: Option<(u64, BatchShape)>) -> StepReport<'_> {
+        StepReport {
+            step: self.step,
+            now,
+            decision: &self.decision,
+            plan: planned.then_some(&self.plans[(self.step & 1) as usize]),
+            settled,
+            outcome: &self.outcome,
+            tokens: &self.tokens,
+            ended: &self.ended,
+        }
+    }
+
+    /// Whether nothing waits, nothing is resident and nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.waiting == 0 && self.order.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// Counts of this moment.
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            waiting: self.waiting,
+            resident: self.order.len(),
+            kv_held: self.kv.total() - self.kv.free(),
+            kv_total: self.kv.total(),
+        }
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The limits.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The policy's name.
+    pub fn policy(&self) -> &str {
+        self.policy.name()
+    }
+
+    /// The executor's name.
+    pub fn executor(&self) -> &'static str {
+        self.executor.name()
+    }
+
+    /// The output tokens of a live request whose content is known.
+    pub fn output(&self, id: RequestId) -> Option<&[u32]> {
+        self.sequence(id).map(|s| s.output.as_slice())
+    }
+
+    fn sequence(&self, id: RequestId) -> Option<&Sequence> {
+        self.live.get(id.index())?.as_ref().filter(|s| s.id == id)
+    }
+
+    fn sequence_mut(&mut self, id: RequestId) -> &mut Sequence {
+        let sequence = self.live[id.index()].as_mut().expect("whoever is named here is alive");
+        debug_assert_eq!(sequence.id, id);
+        sequence
+    }
+
+    /// Puts a waiting sequence into its groups.
+    fn enqueue(&mut self, sequence: &mut Sequence) {
+        sequence.places = Default::default();
+        sequence.rank_epoch = self.rank_epoch;
+        self.policy.place(&job(sequence), &mut sequence.places);
+        for place in sequence.places.as_slice() {
+            self.groups.insert(*place, sequence.id);
+        }
+        self.waiting += 1;
+    }
+
+    /// Takes a waiting sequence out of its groups.
+    fn dequeue(&mut self, id: RequestId) {
+        let places = self.sequence_mut(id).places;
+        for place in places.as_slice() {
+            self.groups.remove(*place, id);
+        }
+        self.waiting -= 1;
+    }
+
+    fn deadline_place(&self, deadline: Nanos) -> Place {
+        Place { group: GroupId(self.config.groups_max), rank: deadline.0 as i64 }
+    }
+
+    fn expire(&mut self, now: Nanos) {
+        let group = GroupId(self.config.groups_max);
+        while let Some(head) = self.groups.head_of(group) {
+            let late = self.sequence(head.id).and_then(|s| s.request.deadline).is_some_and(|d| d <= now);
+            if !late {
+                return;
+            }
+            let ended = self.end(head.id, FinishReason::Deadline, now);
+            self.ended.push(ended);
+        }
+    }
+
+    /// Ranks some waiting jobs anew after the policy has started a new epoch.
+    fn rerank_some(&mut self) {
+        let end = (self.sweep + self.config.rerank_per_step as usize).min(self.live.len());
+        for index in self.sweep..end {
+            let Some(sequence) = &self.live[index] else { continue };
+            if sequence.waits() && sequence.rank_epoch != self.rank_epoch {
+                let id = sequence.id;
+                self.dequeue(id);
+                let mut sequence = self.live[index].take().expect("it was there");
+                self.enqueue(&mut sequence);
+                self.live[index] = Some(sequence);
+            }
+        }
+        self.sweep = end;
+    }
+
+    /// Ends a live request wherever it is, and forgets it.
+    fn end(&mut self, id: RequestId, reason: FinishReason, at: Nanos) -> Ended {
+        let fence = self.in_flight.back().map(InFlight::step);
+        let slot = self.sequence(id).and_then(Sequence::slot);
+        match slot {
+            Some(slot) => {
+                self.sequence_mut(id).delivered = self.hot[slot.index()].delivered;
+                self.vacate(slot, fence);
+            }
+            None => self.dequeue(id),
+        }
+        let mut sequence = self.live[id.index()].take().expect("whoever ends was alive");
+        self.vacant.push(id.index() as u32);
+        if let Some(deadline) = sequence.request.deadline {
+            self.groups.remove(self.deadline_place(deadline), id);
+            self.deadlines -= 1;
+        }
+        if let State::Swapped(span) = std::mem::take(&mut sequence.state) {
+            self.kv.free_host(span, fence);
+        }
+        self.content_held -= content_tokens(&sequence.request);
+        self.policy.on(&Event::Finished(&job(&sequence), reason, at));
+        let mut buffer = std::mem::take(&mut sequence.output);
+        if buffer.capacity() > 0 {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+        Ended {
+            id,
+            user_data: sequence.request.user_data,
+            reason,
+            generated: Tokens(sequence.delivered),
+            cached: sequence.cached,
+            at,
+        }
+    }
+
+    /// Frees a slot and its blocks.
+    fn vacate(&mut self, slot: Slot, fence: Option<u64>) {
+        self.kv.release(slot, fence);
+        self.unorder(slot);
+        self.rows[slot.index()].phase = Phase::Vacant;
+        self.free_slots.push(slot);
+    }
+
+    fn key(&self, slot: Slot) -> (i64, RequestId) {
+        let row = &self.rows[slot.index()];
+        (row.rank, row.id)
+    }
+
+    /// Puts a resident where its rank belongs.
+    fn reorder(&mut self, slot: Slot) {
+        let key = self.key(slot);
+        let at = self.order.partition_point(|other| self.key(*other) < key);
+        self.order.insert(at, slot);
+    }
+
+    fn unorder(&mut self, slot: Slot) {
+        let key = self.key(slot);
+        let at = self.order.partition_point(|other| self.key(*other) < key);
+        assert_eq!(self.order[at], slot, "the order holds every resident at its rank");
+        self.order.remove(at);
+    }
+
+    /// Proves what must hold between steps: every sequence is in exactly one place, every count agrees,
+    /// and the order is sorted.
+    ///
+    /// # Panics
+    /// If something does not hold: a defect of the engine.
+    pub fn check(&self) {
+        self.kv.check();
+        let live = || self.live.iter().flatten();
+        assert_eq!(live().filter(|s| s.waits()).count(), self.waiting, "all that wait are counted");
+        assert_eq!(live().filter_map(Sequence::slot).count(), self.order.len(), "all residents are ordered");
+        assert_eq!(self.order.len() + self.free_slots.len(), self.rows.len(), "every slot is used or free");
+        assert!(self.order.windows(2).all(|w| self.key(w[0]) < self.key(w[1])), "the order is sorted");
+        for slot in &self.order {
+            let row = &self.rows[slot.index()];
+            assert!(row.phase != Phase::Vacant && row.computed <= row.known(), "{row:?}");
+            assert_eq!(row.blocks, self.kv.blocks(*slot).0, "a row knows its blocks");
+            assert!(row.computed <= row.blocks * self.config.block_size.0, "what is computed has its place");
+            assert_eq!(
+                self.sequence(row.id).and_then(Sequence::slot),
+                Some(*slot),
+                "rows and sequences agree"
+            );
+        }
+    }
+}
+
+/// Tokens of content that a request may come to hold.
+fn content_tokens(request: &Request) -> u64 {
+    match &request.prompt {
+        Prompt::Tokens(ids) => ids.len() as u64 + u64::from(request.max_tokens.0),
+        _ => 0,
+    }
+}
