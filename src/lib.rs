@@ -10,6 +10,7 @@ pub mod error;
 pub mod exec;
 pub mod ids;
 pub mod kv;
+pub mod metrics;
 pub mod prng;
 pub mod queue;
 pub mod request;

@@ -1,0 +1,628 @@
+//! The accounts of a run: latencies per request, gaps between tokens, energy and power, and the summary
+//! that people and machines read.
+//!
+//! TTFT is from arrival to first token, TTLT to the last; TBT is every gap between two tokens, pooled;
+//! TPOT is (TTLT − TTFT) / (n − 1) per request of n ≥ 2 tokens. Percentiles of per-request values are
+//! exact, nearest rank, over all submitted requests, an unfinished one counting as infinite; only pooled
+//! TBT is a histogram.
+
+use crate::config::Config;
+use crate::engine::{Counters, Gauges, StepReport};
+use crate::request::FinishReason;
+use crate::units::{Microjoules, Nanos, Tokens};
+use serde::{Deserialize, Serialize};
+
+/// What became of one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// When it arrived.
+    pub arrival: Nanos,
+    /// When its first token came; zero if none did.
+    pub first: Nanos,
+    /// When its last token came so far.
+    pub last: Nanos,
+    /// Its prompt.
+    pub prompt: Tokens,
+    /// Prompt tokens that came from the prefix cache.
+    pub cached: Tokens,
+    /// Its output so far.
+    pub output: Tokens,
+    /// Why it ended; `None` while it has not.
+    pub reason: Option<FinishReason>,
+}
+
+impl RequestRecord {
+    fn served(&self) -> bool {
+        matches!(self.reason, Some(FinishReason::Stop | FinishReason::Length))
+    }
+
+    /// Time to first token, if there was one.
+    pub fn ttft(&self) -> Option<Nanos> {
+        (self.output > Tokens::ZERO).then(|| self.first.saturating_sub(self.arrival))
+    }
+
+    /// Time to last token, if it was served to its end.
+    pub fn ttlt(&self) -> Option<Nanos> {
+        self.served().then(|| self.last.saturating_sub(self.arrival))
+    }
+
+    /// Mean time per output token after the first.
+    pub fn tpot(&self) -> Option<f64> {
+        let gaps = self.output.0.checked_sub(1).filter(|n| *n > 0)?;
+        self.served().then(|| self.last.saturating_sub(self.first).as_secs_f64() / f64::from(gaps))
+    }
+}
+
+/// Counts of values by size, each known to 1 part in 256 (0.4 %).
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    counts: Vec<u64>,
+    total: u64,
+    sum: u128,
+    max: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { counts: vec![0; 58 * 256], total: 0, sum: 0, max: 0 }
+    }
+}
+
+impl Histogram {
+    /// Counts `value` `times` times.
+    #[inline]
+    pub fn add(&mut self, value: u64, times: u64) {
+        self.counts[Self::bin(value)] += times;
+        self.total += times;
+        self.sum += u128::from(value) * u128::from(times);
+        self.max = self.max.max(value);
+    }
+
+    /// Eight bits behind the leading one; exact below 512.
+    fn bin(value: u64) -> usize {
+        let shift = (63 - (value | 256).leading_zeros()) - 8;
+        (shift as usize) * 256 + (value >> shift) as usize
+    }
+
+    /// The middle of a bin.
+    fn value(bin: usize) -> u64 {
+        if bin < 512 {
+            return bin as u64;
+        }
+        let shift = bin / 256 - 1;
+        ((bin - shift * 256) as u64) << shift | 1 << (shift - 1)
+    }
+
+    /// The value at a quantile, nearest rank; zero without values.
+    pub fn quantile(&self, q: f64) -> u64 {
+        let rank = ((self.total as f64 * q).ceil() as u64).max(1);
+        let mut seen = 0;
+        for (bin, count) in self.counts.iter().enumerate() {
+            seen += count;
+            if seen >= rank {
+                return Self::value(bin).min(self.max);
+            }
+        }
+        0
+    }
+
+    fn stats(&self) -> Stats {
+        let secs = |ns: u64| ns as f64 * 1e-9;
+        let q = |q| secs(self.quantile(q));
+        let mean = self.sum as f64 / self.total.max(1) as f64 * 1e-9;
+        Stats { mean, p50: q(0.5), p90: q(0.9), p95: q(0.95), p99: q(0.99), max: secs(self.max) }
+    }
+}
+
+/// Mean and percentiles of one quantity, in its own unit. `null` in JSON is infinite: a request did not
+/// end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Mean.
+    pub mean: f64,
+    /// Median.
+    pub p50: f64,
+    /// 90th percentile.
+    pub p90: f64,
+    /// 95th percentile.
+    pub p95: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// Largest.
+    pub max: f64,
+}
+
+impl Stats {
+    /// Of `values`, which are sorted for it; all zero without values.
+    pub fn of(values: &mut [f64]) -> Self {
+        if values.is_empty() {
+            return Self::default();
+        }
+        values.sort_unstable_by(f64::total_cmp);
+        let q = |q| values[nearest_rank(values.len(), q)];
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        Self { mean, p50: q(0.5), p90: q(0.9), p95: q(0.95), p99: q(0.99), max: q(1.0) }
+    }
+}
+
+/// The place of a quantile among `len` sorted values, nearest rank.
+pub fn nearest_rank(len: usize, q: f64) -> usize {
+    ((len as f64 * q).ceil() as usize).clamp(1, len) - 1
+}
+
+/// Energy over time, in windows of one second.
+#[derive(Clone, Debug, Default)]
+struct PowerMeter {
+    total: Microjoules,
+    window: u64,
+    in_window: f64,
+    max_window: f64,
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+impl PowerMeter {
+    fn add(&mut self, from: Nanos, to: Nanos, energy: Microjoules) {
+        self.total += energy;
+        let (mut at, per_ns) = (from.0, energy.0 as f64 / to.0.saturating_sub(from.0).max(1) as f64);
+        while at < to.0 {
+            if at / SECOND != self.window {
+                self.max_window = self.max_window.max(self.in_window);
+                (self.window, self.in_window) = (at / SECOND, 0.0);
+            }
+            let end = to.0.min((self.window + 1) * SECOND);
+            self.in_window += per_ns * (end - at) as f64;
+            at = end;
+        }
+    }
+
+    fn max_1s_w(&self) -> f64 {
+        self.max_window.max(self.in_window) * 1e-6
+    }
+}
+
+/// One stretch of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Largest number of rows that ran in a step.
+    pub running: u32,
+    /// Largest number of requests that waited.
+    pub waiting: u32,
+    /// Largest number of blocks held.
+    pub kv_held: u32,
+    /// Evictions.
+    pub preemptions: u32,
+    /// Output tokens.
+    pub tokens: u64,
+    /// Joules.
+    pub joules: f64,
+}
+
+impl Point {
+    fn merged(self, other: Self) -> Self {
+        Self {
+            running: self.running.max(other.running),
+            waiting: self.waiting.max(other.waiting),
+            kv_held: self.kv_held.max(other.kv_held),
+            preemptions: self.preemptions + other.preemptions,
+            tokens: self.tokens + other.tokens,
+            joules: self.joules + other.joules,
+        }
+    }
+}
+
+/// A run over time, in at most [`Timeline::POINTS_MAX`] equal stretches, which double when they run out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// How long each stretch is.
+    pub span: Nanos,
+    /// The stretches.
+    pub points: Vec<Point>,
+}
+
+impl Default for Timeline {
+    fn default() -> Self {
+        Self { span: Nanos(SECOND / 16), points: Vec::new() }
+    }
+}
+
+impl Timeline {
+    /// The most stretches.
+    pub const POINTS_MAX: usize = 512;
+
+    #[inline]
+    fn at(&mut self, time: Nanos) -> &mut Point {
+        let mut index = (time.0 / self.span.0) as usize;
+        while index >= Self::POINTS_MAX {
+            self.halve();
+            index = (time.0 / self.span.0) as usize;
+        }
+        if index >= self.points.len() {
+            self.points.resize(index + 1, Point::default());
+        }
+        &mut self.points[index]
+    }
+
+    fn halve(&mut self) {
+        let merge = |pair: &[Point]| pair.iter().copied().fold(Point::default(), Point::merged);
+        self.points = self.points.chunks(2).map(merge).collect();
+        self.span = Nanos(self.span.0 * 2);
+    }
+}
+
+/// Everything that a run leaves, filled step by step.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// By the requests' `user_data`, which counts them from zero.
+    pub records: Vec<RequestRecord>,
+    /// All gaps between two tokens.
+    pub tbt: Histogram,
+    /// The run over time.
+    pub timeline: Timeline,
+    power: PowerMeter,
+    finished_at: Nanos,
+    output_tokens: u64,
+    refused: u64,
+}
+
+impl Metrics {
+    /// With room for `requests`.
+    pub fn with_capacity(requests: usize) -> Self {
+        Self { records: Vec::with_capacity(requests), ..Self::default() }
+    }
+
+    /// A request arrives; its `user_data` is the number of those before it.
+    pub fn arrived(&mut self, arrival: Nanos, prompt: Tokens) {
+        self.records.push(RequestRecord { arrival, prompt, ..RequestRecord::default() });
+    }
+
+    /// The last that arrived was refused.
+    pub fn refused(&mut self) {
+        self.refused += 1;
+        self.records.last_mut().expect("it arrived").reason = Some(FinishReason::Rejected);
+    }
+
+    /// Adds an idle gap.
+    pub fn idle(&mut self, from: Nanos, to: Nanos, energy: Microjoules) {
+        self.power.add(from, to, energy);
+        self.timeline.at(from).joules += energy.as_joules_f64();
+    }
+
+    /// Adds one step.
+    pub fn step(&mut self, report: &StepReport<'_>, gauges: Gauges) {
+        if report.settled.is_some() {
+            self.settled(report, gauges);
+        }
+        for ended in report.ended {
+            let record = &mut self.records[ended.user_data as usize];
+            record.reason = Some(ended.reason);
+            record.output = ended.generated;
+            record.cached = ended.cached;
+        }
+    }
+
+    #[inline]
+    fn settled(&mut self, report: &StepReport<'_>, gauges: Gauges) {
+        let outcome = report.outcome;
+        let now = outcome.finished;
+        // Most rows of a step had their last token at the same time: count equal gaps together.
+        let (mut gap, mut times) = (0, 0);
+        for token in report.tokens {
+            let record = &mut self.records[token.user_data as usize];
+            if token.index == 1 {
+                record.first = now;
+            } else {
+                let this = now.0 - record.last.0;
+                if this != gap {
+                    if times > 0 {
+                        self.tbt.add(gap, times);
+                    }
+                    (gap, times) = (this, 0);
+                }
+                times += 1;
+            }
+            record.last = now;
+            record.output = Tokens(token.index);
+        }
+        if times > 0 {
+            self.tbt.add(gap, times);
+        }
+        self.output_tokens += report.tokens.len() as u64;
+        self.finished_at = now;
+        self.power.add(outcome.started, now, outcome.energy);
+        let point = self.timeline.at(now);
+        point.running = point.running.max(outcome.tokens.len() as u32);
+        point.waiting = point.waiting.max(gauges.waiting as u32);
+        point.kv_held = point.kv_held.max(gauges.kv_held.0);
+        point.preemptions += report.decision.evict.len() as u32;
+        point.tokens += report.tokens.len() as u64;
+        point.joules += outcome.energy.as_joules_f64();
+    }
+
+    /// How many requests arrived.
+    pub fn submitted(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The figures of the whole run; `about` holds what the run itself does not know.
+    pub fn summary(&self, about: About, counters: Counters) -> Summary {
+        let ended = |reason| self.records.iter().filter(|r| r.reason == Some(reason)).count() as u64;
+        let or_infinite = |v: Option<Nanos>| v.map_or(f64::INFINITY, Nanos::as_secs_f64);
+        let all = |f: &dyn Fn(&RequestRecord) -> f64| {
+            Stats::of(&mut self.records.iter().map(f).collect::<Vec<_>>())
+        };
+        let mut tpot: Vec<f64> = self.records.iter().filter_map(RequestRecord::tpot).collect();
+        let span = self.finished_at.as_secs_f64();
+        let joules = self.power.total.as_joules_f64();
+        let per = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
+        Summary {
+            schema: "flyball.summary/1".into(),
+            policy: about.policy,
+            executor: about.executor,
+            profile: about.profile,
+            trace: about.trace,
+            load: about.load,
+            seed: about.seed,
+            gpus: about.gpus,
+            config: about.config,
+            requests: RequestCounts {
+                submitted: self.records.len() as u64,
+                finished: ended(FinishReason::Stop) + ended(FinishReason::Length),
+                rejected: ended(FinishReason::Rejected),
+                cancelled: ended(FinishReason::Cancelled),
+                deadline: ended(FinishReason::Deadline),
+                failed: ended(FinishReason::Failed),
+            },
+            tokens: TokenCounts {
+                prompt: self.records.iter().map(|r| u64::from(r.prompt.0)).sum(),
+                cached: counters.cached_tokens,
+                output: self.output_tokens,
+                recomputed: counters.recomputed_tokens,
+                swapped: counters.swapped_tokens,
+            },
+            ttft_s: all(&|r| or_infinite(r.ttft())),
+            tbt_s: self.tbt.stats(),
+            tpot_s: Stats::of(&mut tpot),
+            ttlt_s: all(&|r| or_infinite(r.ttlt())),
+            throughput_tok_s: per(self.output_tokens as f64, span),
+            makespan_s: span,
+            preemptions: Preemptions { swap: counters.swaps, recompute: counters.recomputes },
+            steps: counters.steps,
+            energy: EnergyFigures {
+                joules,
+                j_per_output_token: per(joules, self.output_tokens as f64),
+                source: "modelled".into(),
+            },
+            power: PowerFigures {
+                mean_w: per(joules, span),
+                max_1s_w: self.power.max_1s_w(),
+                ..PowerFigures::default()
+            },
+            host: about.host,
+        }
+    }
+}
+
+/// What a summary says of a run beside its figures.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// The policy's name.
+    pub policy: String,
+    /// The executor's name.
+    pub executor: String,
+    /// The profile's name.
+    pub profile: String,
+    /// The trace.
+    pub trace: TraceInfo,
+    /// Offered load relative to capacity, if it was set.
+    pub load: Option<f64>,
+    /// The seed.
+    pub seed: u64,
+    /// How many engines.
+    pub gpus: u32,
+    /// Limits of each engine.
+    pub config: Config,
+    /// What the run cost here.
+    pub host: HostFigures,
+}
+
+/// Which trace was run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TraceInfo {
+    /// Its name.
+    pub name: String,
+    /// Hash of its rows, in hexadecimal.
+    pub digest: String,
+    /// By how much its rate was multiplied.
+    pub rate_scale: f64,
+    /// Requests per second as they were run.
+    pub rate: f64,
+    /// Rows of the source that were skipped as bad.
+    pub skipped: u64,
+}
+
+/// How requests ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestCounts {
+    /// All.
+    pub submitted: u64,
+    /// By a stop token or their length.
+    pub finished: u64,
+    /// Refused.
+    pub rejected: u64,
+    /// Cancelled by the client.
+    pub cancelled: u64,
+    /// Past their deadline.
+    pub deadline: u64,
+    /// Failed in the executor.
+    pub failed: u64,
+}
+
+/// Tokens of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenCounts {
+    /// Of the prompts.
+    pub prompt: u64,
+    /// Of these, from the prefix cache.
+    pub cached: u64,
+    /// Generated.
+    pub output: u64,
+    /// Computed again after evictions.
+    pub recomputed: u64,
+    /// Moved to the host.
+    pub swapped: u64,
+}
+
+/// Evictions of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preemptions {
+    /// By swap.
+    pub swap: u64,
+    /// By recompute.
+    pub recompute: u64,
+}
+
+/// Energy of a run, over all boards.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EnergyFigures {
+    /// Joules, idle gaps included.
+    pub joules: f64,
+    /// Per output token.
+    pub j_per_output_token: f64,
+    /// `modelled`, or which meter.
+    pub source: String,
+}
+
+/// Power of a run, over all boards; the fields of a cap are null without one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PowerFigures {
+    /// The cap.
+    pub cap_w: Option<f64>,
+    /// Mean.
+    pub mean_w: f64,
+    /// Largest mean of one second.
+    pub max_1s_w: f64,
+    /// How far that is above the cap.
+    pub overshoot_pct_1s: Option<f64>,
+    /// Seconds with their mean above the cap.
+    pub violation_s: Option<f64>,
+    /// Until the power stays within 5 % of the cap after a step of it.
+    pub settling_s: Option<f64>,
+}
+
+/// What a run cost on this machine. The only part of a summary that two equal runs do not share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostFigures {
+    /// Seconds of the simulation loop, with all metrics on.
+    pub wall_s: f64,
+    /// Nanoseconds per step, metrics included; one step in 16 is timed.
+    pub ns_per_step: StepNanos,
+}
+
+/// Nanoseconds per step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepNanos {
+    /// Median.
+    pub p50: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// Largest.
+    pub max: u64,
+}
+
+impl StepNanos {
+    /// Of a histogram of nanoseconds.
+    pub fn of(histogram: &Histogram) -> Self {
+        Self { p50: histogram.quantile(0.5), p99: histogram.quantile(0.99), max: histogram.max }
+    }
+}
+
+/// The figures of one run, as `--json` writes them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// `flyball.summary/1`.
+    pub schema: String,
+    /// The policy's name.
+    pub policy: String,
+    /// The executor's name.
+    pub executor: String,
+    /// The profile's name.
+    pub profile: String,
+    /// The trace.
+    pub trace: TraceInfo,
+    /// Offered load relative to capacity, if it was set.
+    pub load: Option<f64>,
+    /// The seed.
+    pub seed: u64,
+    /// How many engines.
+    pub gpus: u32,
+    /// Limits of each engine.
+    pub config: Config,
+    /// How requests ended.
+    pub requests: RequestCounts,
+    /// Tokens.
+    pub tokens: TokenCounts,
+    /// Time to first token.
+    pub ttft_s: Stats,
+    /// Every gap between two tokens, pooled.
+    pub tbt_s: Stats,
+    /// Mean gap per request.
+    pub tpot_s: Stats,
+    /// Time to last token.
+    pub ttlt_s: Stats,
+    /// Output tokens per second.
+    pub throughput_tok_s: f64,
+    /// Until the last token.
+    pub makespan_s: f64,
+    /// Evictions.
+    pub preemptions: Preemptions,
+    /// Calls of `engine.step()`.
+    pub steps: u64,
+    /// Energy.
+    pub energy: EnergyFigures,
+    /// Power.
+    pub power: PowerFigures,
+    /// What it cost here.
+    pub host: HostFigures,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histogram_is_within_half_a_percent() {
+        for value in [1, 255, 256, 511, 512, 1000, 123_456, 987_654_321, u64::MAX / 3] {
+            let mut h = Histogram::default();
+            h.add(value, 3);
+            h.add(value * 2, 1);
+            let error = h.quantile(0.5) as f64 / value as f64 - 1.0;
+            assert!(error.abs() < 0.005, "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn percentiles_are_nearest_rank() {
+        let mut values: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        let stats = Stats::of(&mut values);
+        assert_eq!((stats.p50, stats.p99, stats.max, stats.mean), (50.0, 99.0, 100.0, 50.5));
+        assert_eq!(Stats::of(&mut [7.0]).p99, 7.0);
+    }
+
+    #[test]
+    fn power_is_split_over_seconds() {
+        let mut meter = PowerMeter::default();
+        meter.add(Nanos(0), Nanos(SECOND / 2), Microjoules(100_000_000));
+        meter.add(Nanos(SECOND / 2), Nanos(SECOND * 5 / 2), Microjoules(800_000_000));
+        assert!((meter.max_1s_w() - 400.0).abs() < 1.0, "{}", meter.max_1s_w());
+        assert_eq!(meter.total, Microjoules(900_000_000));
+    }
+
+    #[test]
+    fn timeline_keeps_sums_when_it_doubles() {
+        let mut line = Timeline::default();
+        (0..2000).for_each(|i| line.at(Nanos(i * SECOND / 16)).tokens += 1);
+        assert!(line.points.len() <= Timeline::POINTS_MAX);
+        assert_eq!(line.points.iter().map(|p| p.tokens).sum::<u64>(), 2000);
+    }
+}
