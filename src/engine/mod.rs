@@ -52,15 +52,15 @@ const NO_ROW: u32 = u32::MAX;
 
 impl Default for Hot {
     fn default() -> Self {
-        let (stop, chain) = (StopTokens::NONE, BlockHash::ROOT);
         Self {
-            stop,
+            stop: StopTokens::NONE,
             user_data: 0,
             last_token: 0,
             delivered: 0,
             from_row: NO_ROW,
+            from_step: 0,
             sealed: 0,
-            chain,
+            chain: BlockHash::ROOT,
             stores: false,
         }
     }
