@@ -16,4 +16,5 @@ pub mod queue;
 pub mod request;
 pub mod sched;
 pub mod sequence;
+pub mod sim;
 pub mod units;

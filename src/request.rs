@@ -191,8 +191,8 @@ impl Request {
 
 /// True output lengths, which only a simulation knows: for clairvoyant bounds alone.
 pub trait Oracle: Send + Sync {
-    /// How many tokens the request will generate in all.
-    fn output(&self, id: RequestId) -> Tokens;
+    /// How many tokens the request with this `user_data` will generate in all.
+    fn output(&self, user_data: u64) -> Tokens;
 }
 
 /// Why a request ended. Nothing submitted ends without one.

@@ -177,7 +177,16 @@ pub struct Engine {
     ended: Vec<Ended>,
     ended_early: Vec<Ended>,
     counters: Counters,
+    last: Last,
     poisoned: Option<String>,
+}
+
+/// What a step did, beside what lies in the engine's buffers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Last {
+    now: Nanos,
+    planned: bool,
+    settled: Option<(u64, BatchShape)>,
 }
 
 impl Engine {
@@ -228,6 +237,7 @@ impl Engine {
             ended: Vec::with_capacity(rows),
             ended_early: Vec::new(),
             counters: Counters::default(),
+            last: Last::default(),
             poisoned: None,
             power: PowerBudget::default(),
             config,
@@ -337,7 +347,10 @@ impl Engine {
         }
         let result = self.try_step();
         match result {
-            Ok((now, planned, settled)) => Ok(self.report(now, planned, settled)),
+            Ok(last) => {
+                self.last = last;
+                Ok(self.last_report())
+            }
             Err(error) => {
                 self.poisoned = Some(error.to_string());
                 Err(error)
@@ -345,7 +358,7 @@ impl Engine {
         }
     }
 
-    fn try_step(&mut self) -> Result<(Nanos, bool, Option<(u64, BatchShape)>), StepError> {
+    fn try_step(&mut self) -> Result<Last, StepError> {
         self.step += 1;
         self.counters.steps += 1;
         self.tokens.clear();
@@ -361,7 +374,7 @@ impl Engine {
         }
         let full = self.in_flight.len() >= usize::from(self.config.pipeline_depth);
         let settled = if full || !planned { self.settle_oldest()? } else { None };
-        Ok((now, planned, settled))
+        Ok(Last { now, planned, settled })
     }
 
     /// Reads the clock, ends what is past its deadline, and ranks anew what a new epoch calls for.
@@ -425,7 +438,9 @@ impl Engine {
         Ok(())
     }
 
-    fn report(&self, now: Nanos, planned: bool, settled: Option<(u64, BatchShape)>) -> StepReport<'_> {
+    /// What the last step did.
+    pub fn last_report(&self) -> StepReport<'_> {
+        let Last { now, planned, settled } = self.last;
         StepReport {
             step: self.step,
             now,

@@ -15,6 +15,7 @@ pub(super) fn job(s: &Sequence) -> Job {
     let r = &s.request;
     Job {
         id: s.id,
+        user_data: r.user_data,
         arrival: r.arrival,
         prompt: r.prompt.len(),
         generated: Tokens(s.generated),

@@ -8,7 +8,7 @@ use crate::config::SwapMode;
 use crate::cost::{BatchShape, CostModel};
 use crate::error::ExecError;
 use crate::prng::mix;
-use crate::request::{Oracle, RequestId};
+use crate::request::Oracle;
 use crate::units::{Microjoules, Nanos, Tokens};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,24 +16,16 @@ use std::sync::Arc;
 /// The token that ends a simulated request.
 pub const EOS: u32 = 0;
 
-/// True output lengths, by the requests' `user_data`.
+/// True output lengths, by the requests' `user_data`, which counts them from zero.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
-    lengths: Arc<Vec<u32>>,
-    /// Which script entry a submission is; the identity unless requests went to several engines.
-    numbers: Arc<Vec<u32>>,
+    lengths: Arc<[u32]>,
 }
 
 impl Script {
-    /// A script for requests whose `user_data` counts them from zero, all on one engine.
-    pub fn new(lengths: Vec<u32>) -> Self {
-        Self { lengths: Arc::new(lengths), numbers: Arc::default() }
-    }
-
-    /// The same script as one of several engines sees it: `numbers[i]` is the entry of its i-th
-    /// submission.
-    pub fn routed(&self, numbers: Vec<u32>) -> Self {
-        Self { lengths: self.lengths.clone(), numbers: Arc::new(numbers) }
+    /// The script of these lengths.
+    pub fn new(lengths: impl IntoIterator<Item = Tokens>) -> Self {
+        Self { lengths: lengths.into_iter().map(|n| n.0).collect() }
     }
 
     fn length(&self, user_data: u64) -> u32 {
@@ -42,10 +34,8 @@ impl Script {
 }
 
 impl Oracle for Script {
-    fn output(&self, id: RequestId) -> Tokens {
-        let number = id.number() as usize;
-        let entry = self.numbers.get(number).map_or(number, |n| *n as usize);
-        Tokens(self.lengths[entry])
+    fn output(&self, user_data: u64) -> Tokens {
+        Tokens(self.length(user_data))
     }
 }
 

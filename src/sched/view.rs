@@ -12,6 +12,8 @@ use crate::units::{Blocks, Nanos, Tokens};
 pub struct Job {
     /// Its id; ties are broken by it.
     pub id: RequestId,
+    /// The request's own word for itself; an oracle's key.
+    pub user_data: u64,
     /// When it arrived.
     pub arrival: Nanos,
     /// Prompt tokens.

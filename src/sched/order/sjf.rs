@@ -26,13 +26,13 @@ impl Policy for Sjf {
     }
 
     fn place(&mut self, job: &Job, places: &mut Places) {
-        place_in_one(places, i64::from(self.oracle.output(job.id).0));
+        place_in_one(places, i64::from(self.oracle.output(job.user_data).0));
     }
 
     /// By what remains at admission, so that the one with the most left goes first when memory is
     /// short.
     fn rank(&mut self, job: &Job) -> Rank {
-        Rank::fixed(i64::from(self.oracle.output(job.id).0.saturating_sub(job.generated.0)))
+        Rank::fixed(i64::from(self.oracle.output(job.user_data).0.saturating_sub(job.generated.0)))
     }
 
     fn groups(&mut self, view: &mut View<'_>) {

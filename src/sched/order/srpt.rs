@@ -20,7 +20,7 @@ impl Srpt {
     }
 
     fn remaining(&self, job: &Job) -> i64 {
-        i64::from(self.oracle.output(job.id).0.saturating_sub(job.generated.0))
+        i64::from(self.oracle.output(job.user_data).0.saturating_sub(job.generated.0))
     }
 }
 
