@@ -5,4 +5,6 @@ pub mod config;
 pub mod error;
 pub mod prng;
 pub mod request;
+#[cfg(feature = "cli")]
+pub mod trace;
 pub mod units;
