@@ -3,10 +3,16 @@
 //! It knows nothing of engines, policies or loads: the simulator turns its rows into requests and keeps
 //! the true output lengths to itself.
 
+pub mod arrivals;
 pub mod error;
+pub mod mixes;
 pub mod stats;
+pub mod synth;
 
+pub use arrivals::Arrivals;
 pub use error::TraceError;
+pub use mixes::Mix;
+pub use synth::synth;
 
 use crate::prng::{Prng, mix};
 use crate::units::{Nanos, Tokens};
