@@ -5,6 +5,7 @@
 
 pub mod arrivals;
 pub mod error;
+mod lines;
 pub mod mixes;
 pub mod stats;
 pub mod synth;
