@@ -1,18 +1,27 @@
 //! Traces: which requests arrive when, and how long they really are.
 //!
-//! It knows nothing of engines, policies or loads: the simulator turns its rows into requests and keeps
-//! the true output lengths to itself.
+//! A trace is read ([`Trace::open`]), made up ([`synth()`]), changed (rate, start, length) and described
+//! ([`stats`]). It knows nothing of engines, policies or loads: the simulator turns its rows into
+//! requests and keeps the true output lengths to itself.
+//!
+//! Reading is streamed line by line: bytes -> `lines` (gzip, bounds) -> [`formats`] (one row a line)
+//! -> [`read`] (checks, order, clock from zero) -> [`Trace`].
 
 pub mod arrivals;
 pub mod error;
+pub mod formats;
 mod lines;
 pub mod mixes;
+pub mod read;
 pub mod stats;
 pub mod synth;
+pub mod write;
 
 pub use arrivals::Arrivals;
 pub use error::TraceError;
+pub use formats::Format;
 pub use mixes::Mix;
+pub use read::ReadOptions;
 pub use synth::synth;
 
 use crate::prng::{Prng, mix};
