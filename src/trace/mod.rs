@@ -20,6 +20,7 @@ pub mod write;
 pub use arrivals::Arrivals;
 pub use error::TraceError;
 pub use formats::Format;
+pub use formats::servegen::Window;
 pub use mixes::Mix;
 pub use read::ReadOptions;
 pub use synth::synth;

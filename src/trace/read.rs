@@ -2,6 +2,7 @@
 
 use super::arrivals::Arrivals;
 use super::error::TraceError;
+use super::formats::servegen::{self, Window};
 use super::formats::{Format, Parsed, Rows};
 use super::lines::{Line, Lines, Progress};
 use super::{ROWS_MAX, Skipped, TOKENS_MAX, Trace, TraceRow, purpose};
@@ -26,6 +27,8 @@ pub struct ReadOptions {
     pub requests: Option<usize>,
     /// Leave arrivals on the coarse grid of the source (Mooncake: 3 s) instead of spreading them.
     pub keep_ticks: bool,
+    /// Which part of a ServeGen folder is drawn.
+    pub window: Window,
 }
 
 impl Default for ReadOptions {
@@ -38,12 +41,13 @@ impl Default for ReadOptions {
             arrivals: None,
             requests: None,
             keep_ticks: false,
+            window: Window::default(),
         }
     }
 }
 
 impl Trace {
-    /// Reads a trace.
+    /// Reads a trace; a folder is read as ServeGen's.
     ///
     /// # Errors
     /// The file, the line and the reason.
@@ -64,7 +68,18 @@ impl Trace {
             return Err(TraceError::Request("a trace has at least one request".into()));
         }
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        read(path, name, options, progress)
+        let folder = path.is_dir();
+        match options.format {
+            Some(Format::ServeGen) if !folder => {
+                Err(TraceError::unusable(path, "is no folder of chunk-*-trace.csv, as ServeGen's traces are"))
+            }
+            Some(format) if folder && format != Format::ServeGen => Err(TraceError::unusable(
+                path,
+                format!("is a folder; a trace in the format {format} is a file"),
+            )),
+            _ if folder => servegen::draw(path, name, options, progress),
+            _ => read(path, name, options, progress),
+        }
     }
 }
 
@@ -411,6 +426,11 @@ mod tests {
         let with = |format| ReadOptions { format: Some(format), ..ReadOptions::default() };
         let error = open_with(BURST, &with(Format::Azure)).unwrap_err().to_string();
         assert!(error.ends_with("in the format azure: the header has no column \"TIMESTAMP\""), "{error}");
+        let error = open_with(BURST, &with(Format::ServeGen)).unwrap_err().to_string();
+        assert!(error.contains("is no folder of chunk-*-trace.csv"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let error = Trace::open(folder.path(), &with(Format::Azure)).unwrap_err().to_string();
+        assert!(error.ends_with("is a folder; a trace in the format azure is a file"), "{error}");
     }
 
     /// p50, p90, p99, max and the mean to one decimal.
@@ -521,6 +541,21 @@ mod tests {
             assert_eq!(trace.rows.len(), requests);
             assert_eq!(table(trace.prompt_lengths()), (prompt.0, prompt.1.into()));
             assert_eq!(table(trace.output_lengths()), (output.0, output.1.into()));
+        }
+    }
+
+    #[test]
+    fn public_clients_draw_what_their_rates_say() {
+        // The first hour of all clients: 739,275 and 20,169 requests in expectation.
+        for (folder, expected) in
+            [("servegen/language/m-large", 739_275.0), ("servegen/multimodal/mm-image", 20_169.0)]
+        {
+            let Some(path) = public(folder) else { return };
+            let trace = Trace::open(&path, &ReadOptions::default()).unwrap();
+            let drawn = (trace.rows.len() as u64 + trace.skipped.count) as f64;
+            assert!((drawn / expected - 1.0).abs() < 0.05, "{folder}: {drawn}, expected {expected}");
+            assert!(trace.span() <= Nanos::from_millis(3_600_000));
+            assert_eq!(Trace::open(&path, &ReadOptions::default()).unwrap().digest, trace.digest);
         }
     }
 }

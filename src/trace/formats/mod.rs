@@ -7,6 +7,7 @@ mod field;
 pub(super) mod flyball;
 mod lengths;
 mod mooncake;
+pub mod servegen;
 
 use super::TraceRow;
 use crate::units::{Nanos, Tokens};
@@ -22,6 +23,8 @@ pub enum Format {
     Mooncake,
     /// BurstGPT: CSV with seconds; rows without a response are failures and never in the trace.
     BurstGpt,
+    /// ServeGen: a folder of clients, from whose rates and length tables requests are drawn.
+    ServeGen,
     /// Prompt and output lengths without times: CSV; needs an arrival process.
     Lengths,
     /// Our own: JSON lines after a header with the schema.
@@ -30,7 +33,8 @@ pub enum Format {
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Azure, Self::Mooncake, Self::BurstGpt, Self::Lengths, Self::Flyball];
+    pub const ALL: [Self; 6] =
+        [Self::Azure, Self::Mooncake, Self::BurstGpt, Self::ServeGen, Self::Lengths, Self::Flyball];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -38,6 +42,7 @@ impl Format {
             Self::Azure => "azure",
             Self::Mooncake => "mooncake",
             Self::BurstGpt => "burstgpt",
+            Self::ServeGen => "servegen",
             Self::Lengths => "lengths",
             Self::Flyball => "flyball",
         }
@@ -76,6 +81,7 @@ impl Format {
             Self::BurstGpt => Box::new(burstgpt::BurstGpt::new(first_line)?),
             Self::Lengths => Box::new(lengths::Lengths::new(first_line)?),
             Self::Flyball => Box::new(flyball::Flyball::new(first_line)?),
+            Self::ServeGen => return Err("a ServeGen trace is a folder of chunk-*-trace.csv".into()),
         })
     }
 }
