@@ -2,6 +2,8 @@
 
 pub mod batch;
 pub mod budget;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod cost;
@@ -17,4 +19,6 @@ pub mod request;
 pub mod sched;
 pub mod sequence;
 pub mod sim;
+#[cfg(feature = "cli")]
+pub mod trace;
 pub mod units;

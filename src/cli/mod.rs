@@ -1,0 +1,88 @@
+//! The command line: reads arguments, runs, prints. Exit code 0 is done, 1 failed, 2 wrong usage.
+
+mod compare;
+mod replay;
+pub mod trace;
+mod workload;
+
+use crate::error::ProfileError;
+use crate::sched::order::PolicyError;
+use crate::sim::SimError;
+use crate::trace::TraceError;
+use clap::{Parser, Subcommand};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use thiserror::Error;
+
+/// flyball: tail-aware scheduling for LLM inference, replayed as it runs.
+#[derive(Parser, Debug)]
+#[command(
+    version,
+    about,
+    after_help = "Examples:
+  flyball replay
+  flyball replay --trace AzureLLMInferenceTrace_conv.csv --rate-scale 2
+  flyball compare --policies fcfs,las,srpt --trace mix-2 --load 0.99 --seeds 3
+  flyball trace inspect AzureLLMInferenceTrace_code.csv"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Replay(replay::ReplayArgs),
+    Compare(compare::CompareArgs),
+    Trace(trace::TraceArgs),
+}
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub(crate) enum CliError {
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Sim(#[from] SimError),
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl CliError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Policy(_) => 2,
+            Self::Profile(ProfileError::Unknown { .. }) => 2,
+            Self::Sim(SimError::Config(_) | SimError::Policy(_)) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Replay(args) => replay::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Trace(args) => trace::run(args).map_err(CliError::from),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flyball: {error}");
+            ExitCode::from(error.code())
+        }
+    }
+}
