@@ -106,6 +106,11 @@ impl Histogram {
         0
     }
 
+    /// How many values were counted.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
     fn stats(&self) -> Stats {
         let secs = |ns: u64| ns as f64 * 1e-9;
         let q = |q| secs(self.quantile(q));
@@ -337,6 +342,11 @@ impl Metrics {
         point.preemptions += report.decision.evict.len() as u32;
         point.tokens += report.tokens.len() as u64;
         point.joules += outcome.energy.as_joules_f64();
+    }
+
+    /// Output tokens so far.
+    pub fn output_tokens(&self) -> u64 {
+        self.output_tokens
     }
 
     /// How many requests arrived.

@@ -5,6 +5,7 @@ use super::{Engine, Hot, NO_ROW};
 use crate::batch::{Input, Opened, Row};
 use crate::config::SwapMode;
 use crate::ids::Slot;
+use crate::kv::HostSpan;
 use crate::request::{Prompt, RequestId};
 use crate::sched::{Admit, Event, Evict, Phase, Rank, Reason, Resident, Restore};
 use crate::sequence::Sequence;
@@ -19,6 +20,9 @@ impl Engine {
         let mut decision = std::mem::take(&mut self.decision);
         decision.evict.iter().for_each(|evict| self.evict(evict));
         decision.admit.iter().for_each(|admit| self.open(admit));
+        while let Some((slot, span)) = self.returning.pop() {
+            self.bring_back(slot, span);
+        }
         for grow in &decision.grow {
             self.grow(grow.slot, grow.blocks);
         }
@@ -80,17 +84,7 @@ impl Engine {
             assert_eq!(cached as usize, wanted, "a looked-up prefix stays until it is pinned");
         }
         if let Some(span) = span {
-            let plan = &mut self.plans[(self.step & 1) as usize];
-            let part = match self.config.swap {
-                SwapMode::Serial => &mut plan.before,
-                SwapMode::Overlap => &mut plan.beside,
-            };
-            let sequence = self.live[admit.id.index()].as_mut().expect("it was there");
-            self.kv
-                .swap_in(slot, &span, &mut part.swap_in)
-                .expect("the decision was checked against the pool");
-            self.kv.free_host(span, Some(self.step));
-            debug_assert_eq!(sequence.slot(), Some(slot));
+            self.returning.push((slot, span));
         }
         let computed = returned.max(cached * self.config.block_size.0);
         self.seat(admit, slot, rank, computed, cached);
@@ -141,6 +135,18 @@ impl Engine {
         self.reorder(slot);
         let sequence = self.live[admit.id.index()].as_ref().expect("it was there");
         self.policy.on(&Event::Admitted(&job(sequence)));
+    }
+
+    /// Lists the copies that bring a sequence back from the host.
+    fn bring_back(&mut self, slot: Slot, span: HostSpan) {
+        let plan = &mut self.plans[(self.step & 1) as usize];
+        let part = match self.config.swap {
+            SwapMode::Serial => &mut plan.before,
+            SwapMode::Overlap => &mut plan.beside,
+        };
+        self.kv.swap_in(slot, &span, &mut part.swap_in).expect("the decision was checked against the pool");
+        self.kv.free_host(span, Some(self.step));
+        self.rows[slot.index()].blocks = self.kv.blocks(slot).0;
     }
 
     /// Gives a new resident the rest of its blocks.

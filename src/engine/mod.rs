@@ -20,7 +20,7 @@ use crate::cost::{BatchShape, CostModel};
 use crate::error::{ConfigError, StepError, SubmitError};
 use crate::exec::{Executor, InFlight, StepOutcome};
 use crate::ids::{GroupId, Place, Slot};
-use crate::kv::{BlockHash, Kv};
+use crate::kv::{BlockHash, HostSpan, Kv};
 use crate::queue::Groups;
 use crate::request::{FinishReason, Prompt, Request, RequestId, StopTokens};
 use crate::sched::{Decision, Event, Phase, Policy, Resident, Scratch, TokenEvent, View};
@@ -173,6 +173,7 @@ pub struct Engine {
     seen: Vec<u8>,
     taken: Vec<RequestId>,
     rerank: Vec<Slot>,
+    returning: Vec<(Slot, HostSpan)>,
     tokens: Vec<TokenEvent>,
     ended: Vec<Ended>,
     ended_early: Vec<Ended>,
@@ -233,6 +234,7 @@ impl Engine {
             seen: vec![0; rows],
             taken: Vec::with_capacity(rows),
             rerank: Vec::with_capacity(rows),
+            returning: Vec::with_capacity(rows),
             tokens: Vec::with_capacity(rows),
             ended: Vec::with_capacity(rows),
             ended_early: Vec::new(),

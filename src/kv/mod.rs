@@ -146,7 +146,7 @@ impl Kv {
         Blocks(self.host.free())
     }
 
-    /// Changes whenever the prefix cache gains or loses a block.
+    /// Changes whenever [`Kv::lookup`] may give another answer.
     pub fn epoch(&self) -> u64 {
         self.prefix.epoch
     }

@@ -61,6 +61,7 @@ pub(super) struct PrefixCache {
     oldest: u32,
     newest: u32,
     listed: u32,
+    /// Changes whenever another answer to a look-up is possible.
     pub epoch: u64,
 }
 
@@ -125,6 +126,7 @@ impl PrefixCache {
         }
         self.newest = block.0;
         self.listed += 1;
+        self.epoch += 1;
     }
 
     /// Takes a block off the list: somebody holds it again.
@@ -139,6 +141,7 @@ impl PrefixCache {
             after => self.before[after as usize] = before,
         }
         self.listed -= 1;
+        self.epoch += 1;
     }
 
     /// Gives up the least recently used block that nobody holds.
@@ -150,7 +153,6 @@ impl PrefixCache {
         self.unlist(block);
         let hash = std::mem::take(&mut self.published[block.index()]);
         self.remove(hash);
-        self.epoch += 1;
         Some(block)
     }
 

@@ -49,6 +49,8 @@ pub struct Draft<'d> {
     /// Free blocks left.
     pub free: u32,
     host_free: u32,
+    /// Blocks that admitted jobs pin though others hold them: evicting those others does not free them.
+    pinned: u32,
 }
 
 impl<'d> Draft<'d> {
@@ -63,6 +65,7 @@ impl<'d> Draft<'d> {
             slots: view.config.max_resident - view.order.len() as u32,
             free: view.free.0,
             host_free: view.host_free.0,
+            pinned: 0,
         }
     }
 
@@ -97,7 +100,12 @@ impl<'d> Draft<'d> {
     /// Blocks that admitting a job takes out of the free ones.
     pub fn taken(&self, view: &View<'_>, job: &Job, admission: Admission, chunk: u32) -> Blocks {
         let cached = if job.swapped > Tokens::ZERO { Tokens::ZERO } else { job.cached };
-        let pinned = if cached > Tokens::ZERO { job.cached_free } else { Blocks::ZERO };
+        // After an eviction it may be the victim's blocks, now counted as free, that the job pins.
+        let pinned = match cached {
+            Tokens::ZERO => Blocks::ZERO,
+            _ if self.decision.evict.is_empty() => job.cached_free,
+            _ => view.config.blocks(cached),
+        };
         self.table(view, job, admission, chunk).saturating_sub(view.config.blocks(cached)) + pinned
     }
 
@@ -154,6 +162,10 @@ impl<'d> Draft<'d> {
         let blocks = self.table(view, &candidate.job, admission, tokens);
         let taken = self.taken(view, &candidate.job, admission, tokens);
         view.waiting.take(candidate);
+        if candidate.job.swapped == Tokens::ZERO {
+            self.pinned +=
+                view.config.blocks(candidate.job.cached).saturating_sub(candidate.job.cached_free).0;
+        }
         self.free -= taken.0;
         self.tokens -= tokens;
         self.seqs -= 1;
@@ -165,7 +177,7 @@ impl<'d> Draft<'d> {
     pub fn evict(&mut self, view: &View<'_>, slot: Slot, reason: Reason) {
         let row = view.row(slot);
         let restore = self.restore(view, row);
-        let freed = view.pool.returns(slot);
+        let freed = view.pool.returns(slot).saturating_sub(Blocks(self.pinned));
         if restore == Restore::Swap {
             self.host_free -= row.blocks;
         }

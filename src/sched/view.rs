@@ -48,7 +48,7 @@ impl Job {
 
     /// Tokens whose KV is there as soon as it is admitted.
     pub fn ready(&self) -> Tokens {
-        self.swapped.max(self.cached)
+        if self.swapped > Tokens::ZERO { self.swapped } else { self.cached }
     }
 
     /// Tokens that must be computed before its next token comes.

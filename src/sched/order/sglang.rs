@@ -58,6 +58,9 @@ impl Policy for Sglang {
         self.prefill(view, &mut draft);
         if draft.rows() == 0 {
             self.decode(view, &mut draft);
+            if draft.rows() == 0 && draft.evicted() == 0 {
+                go_on(view, &mut draft);
+            }
         } else {
             park_rest(view, &mut draft);
         }
@@ -191,6 +194,19 @@ fn admit(room: &mut Room, view: &mut View<'_>, draft: &mut Draft<'_>, candidate:
         draft.admit_chunk(view, candidate, Admission::NextChunk, part, Reason::Order);
     }
     charged && fits
+}
+
+/// A half-done prefill whose reserve does not fit goes on all the same once nobody else can: its limit
+/// was checked at submission, and SGLang itself would stop here.
+fn go_on(view: &View<'_>, draft: &mut Draft<'_>) {
+    let mut ready = view.order.iter().filter(|s| view.row(**s).ready());
+    let Some(&first) = ready.next() else { return };
+    let row = view.row(first);
+    let part = row.missing().min(draft.tokens);
+    if !draft.run(first, row, part, Reason::Override) {
+        // If there is no other, what is missing comes back with the step in flight.
+        ready.next_back().into_iter().for_each(|last| draft.evict(view, *last, Reason::Memory));
+    }
 }
 
 fn park_rest(view: &View<'_>, draft: &mut Draft<'_>) {
