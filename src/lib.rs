@@ -2,6 +2,11 @@
 
 pub mod batch;
 pub mod budget;
+#[cfg(feature = "cli")]
+pub mod cli {
+    //! The command line.
+    pub mod doctor;
+}
 pub mod clock;
 pub mod config;
 pub mod cost;
@@ -13,6 +18,8 @@ pub mod kv;
 pub mod metrics;
 pub mod prng;
 pub mod queue;
+#[cfg(feature = "cli")]
+pub mod report;
 pub mod request;
 pub mod sched;
 pub mod sequence;
