@@ -61,8 +61,9 @@ pub fn cdf(runs: &[RunReport<'_>], title: &str, latency: Latency) -> Figure {
             }
         }
     }
-    let key = runs.iter().zip(&values).enumerate().map(|(i, (run, values))| {
-        let n = run.metrics.submitted().max(1);
+    let key = runs.iter().zip(&values).enumerate().filter(|(_, (run, _))| run.metrics.submitted() > 0);
+    let key = key.map(|(i, (run, values))| {
+        let n = run.metrics.submitted();
         let at = |q| seconds(values.get(nearest_rank(n, q)).copied().unwrap_or(f64::INFINITY));
         (i, format!("{}  P50 {}, P99 {}", name(run.summary), at(0.5), at(0.99)))
     });
@@ -113,7 +114,7 @@ pub fn percentiles(runs: &[RunReport<'_>], title: &str, stats: fn(&Summary) -> S
         true => Axis::log(low * 0.8, high, "", tick),
         false => Axis::linear(high / scale, "", tick),
     };
-    let mut chart = Chart::new(LOW + 30.0, Axis::groups(groups.len()), y);
+    let mut chart = Chart::new(TALL + 20.0, Axis::groups(groups.len()), y);
     let slot = 0.76 / runs.len().max(1) as f64;
     let infinite = runs.iter().any(|r| groups.iter().any(|(_, f)| f(&stats(r.summary)).is_infinite()));
     for (g, (group, f)) in groups.iter().enumerate() {
@@ -124,7 +125,7 @@ pub fn percentiles(runs: &[RunReport<'_>], title: &str, stats: fn(&Summary) -> S
             bar(&mut chart, i, (at + slot * 0.06, at + slot * 0.94), v / scale, log, &says);
         }
         let x = chart.px(g as f64 + 0.5);
-        let y = chart.bottom() + 18.0;
+        let y = chart.bottom() + 24.0;
         chart.text(x, y, "middle", "tick", group);
     }
     let mut note = String::new();
@@ -146,8 +147,8 @@ fn bar(chart: &mut Chart, series: usize, (from, to): (f64, f64), v: f64, log: bo
     let (y, class) = (chart.py(v), class(series));
     let says = super::format::escape(says);
     if v.is_infinite() {
-        let class = format!("key t{}", series % super::svg::COLOURS);
-        chart.text(middle, y + 12.0, "middle", &class, "∞");
+        let class = format!("key end t{}", series % super::svg::COLOURS);
+        chart.text(middle, y + 14.0, "middle", &class, "∞");
     } else if log {
         chart.raw(&format!(r#"<path class="stem {class}" d="M{middle:.1} {bottom}V{y:.1}"/>"#));
         chart.raw(&format!(

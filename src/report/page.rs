@@ -2,7 +2,7 @@
 
 use super::RunReport;
 use super::charts::{self, Figure};
-use super::format::{escape, grouped, joules, number, seconds};
+use super::format::{escape, grouped, joules, number, seconds, tick};
 use super::svg::COLOURS;
 use crate::metrics::{Stats, Summary};
 
@@ -71,7 +71,7 @@ fn about(all: &[&Summary]) -> String {
         ("Profile", |s| s.profile.clone()),
         ("Trace", |s| s.trace.name.clone()),
         ("Rate", |s| format!("{} requests/s", number(s.trace.rate))),
-        ("Load", |s| s.load.map_or("as recorded".into(), |l| format!("{} of capacity", number(l)))),
+        ("Load", |s| s.load.map_or("as recorded".into(), |l| format!("{} % of capacity", tick(100.0 * l)))),
         ("Seed", |s| s.seed.to_string()),
         ("Executor", |s| s.executor.clone()),
         ("Boards", |s| s.gpus.to_string()),
@@ -129,7 +129,7 @@ fn cards(all: &[&Summary]) -> String {
     format!("<div class=\"cards{many}\">\n{cards}</div>\n")
 }
 
-/// One figure: large for a single run, else a line per run with the best in bold.
+/// One figure: large for a single run, else a line per run with the best, if one is, in bold.
 fn card(name: &str, all: &[&Summary], value: &dyn Fn(&Summary) -> Value) -> String {
     let values: Vec<Value> = all.iter().map(|s| value(s)).collect();
     if let [(_, text)] = &values[..] {
@@ -139,9 +139,9 @@ fn card(name: &str, all: &[&Summary], value: &dyn Fn(&Summary) -> Value) -> Stri
         );
     }
     let best = values.iter().map(|v| v.0).fold(f64::INFINITY, f64::min);
-    let tells_apart = values.iter().any(|v| v.0 != best);
+    let alone = values.iter().filter(|v| v.0 == best).count() == 1;
     let line = |(i, (s, (v, text))): (usize, (&&Summary, &Value))| {
-        let class = if tells_apart && *v == best { " class=\"best\"" } else { "" };
+        let class = if alone && *v == best { " class=\"best\"" } else { "" };
         format!("<tr><td>{}{}</td><td{class}>{text}</td></tr>\n", chip(i), escape(&s.policy))
     };
     let lines: String = all.iter().zip(&values).enumerate().map(line).collect();

@@ -45,19 +45,22 @@ impl Axis {
         axis
     }
 
-    /// Logarithmic from `low` to `high`, both widened to ticks at 1, 2, 5 or at powers of ten.
+    /// Logarithmic from `low` to `high`, both widened to the next 1, 2 or 5; over a wide range only powers
+    /// of ten have a line.
     pub fn log(low: f64, high: f64, title: &str, label: impl Fn(f64) -> String) -> Self {
         let low = if low.is_finite() && low > 0.0 { low } else { 1e-3 };
         let high = if high.is_finite() && high > low { high } else { low * 10.0 };
         let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
-        let decades = last - first;
-        let mantissas: &[f64] = if decades <= 2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-        let all = (first..=last).flat_map(|e| mantissas.iter().map(move |m| m * 10f64.powi(e)));
-        let all: Vec<f64> = all.filter(|v| *v <= 10f64.powi(last) * 1.0001).collect();
-        let from = all.iter().rev().find(|v| **v <= low * 1.0001).copied().unwrap_or(low);
-        let to = all.iter().find(|v| **v >= high * 0.9999).copied().unwrap_or(high);
-        let ticks = all.into_iter().filter(|v| (from * 0.9999..=to * 1.0001).contains(v));
-        let ticks = ticks.map(|v| (v, label(v))).collect();
+        let steps = (first..=last).flat_map(|e| [1.0, 2.0, 5.0].map(|m| (m, m * 10f64.powi(e))));
+        let steps: Vec<(f64, f64)> = steps.collect();
+        let from = steps.iter().rev().find(|(_, v)| *v <= low * 1.0001).map_or(low, |s| s.1);
+        let to = steps.iter().find(|(_, v)| *v >= high * 0.9999).map_or(high, |s| s.1);
+        let within = |v: f64| (from * 0.9999..=to * 1.0001).contains(&v);
+        let mut ticks: Vec<(f64, f64)> = steps.into_iter().filter(|(_, v)| within(*v)).collect();
+        if ticks.len() > 8 {
+            ticks.retain(|(m, _)| *m == 1.0);
+        }
+        let ticks = ticks.into_iter().map(|(_, v)| (v, label(v))).collect();
         Self { low: from, high: to, log: true, ticks, title: title.into() }
     }
 

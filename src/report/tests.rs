@@ -51,11 +51,11 @@ fn run(policy: &str, requests: usize, slow: f64, lost: usize, evictions: u32) ->
     };
     let mut summary =
         metrics.summary(about, Counters { steps: 12_345, swaps: evictions.into(), ..Counters::default() });
-    summary.makespan_s = 18.7;
+    summary.makespan_s = 18.75;
     summary.throughput_tok_s = 11_800.0 / (1.0 + slow * 0.1);
     summary.energy.joules = metrics.timeline.points.iter().map(|p| p.joules).sum();
     summary.energy.j_per_output_token = 0.31 + slow * 0.02;
-    summary.power.mean_w = summary.energy.joules / 18.7;
+    summary.power.mean_w = summary.energy.joules / 18.75;
     (summary, metrics)
 }
 
