@@ -15,6 +15,8 @@ pub mod kv;
 pub mod metrics;
 pub mod prng;
 pub mod queue;
+#[cfg(feature = "cli")]
+pub mod report;
 pub mod request;
 pub mod sched;
 pub mod sequence;

@@ -1,6 +1,8 @@
 //! The command line: reads arguments, runs, prints. Exit code 0 is done, 1 failed, 2 wrong usage.
 
 mod compare;
+pub mod doctor;
+mod output;
 mod replay;
 pub mod trace;
 mod workload;
@@ -9,7 +11,7 @@ use crate::error::ProfileError;
 use crate::sched::order::PolicyError;
 use crate::sim::SimError;
 use crate::trace::TraceError;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,7 +37,19 @@ struct Cli {
 enum Command {
     Replay(replay::ReplayArgs),
     Compare(compare::CompareArgs),
+    Doctor(DoctorArgs),
     Trace(trace::TraceArgs),
+}
+
+/// Say what this node has, and what works here and what not.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  flyball doctor
+  flyball doctor --json node.json")]
+struct DoctorArgs {
+    /// Write the findings as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 /// Why a command failed.
@@ -76,6 +90,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Replay(args) => replay::run(args),
         Command::Compare(args) => compare::run(args),
+        Command::Doctor(args) => examine(args),
         Command::Trace(args) => trace::run(args).map_err(CliError::from),
     };
     match result {
@@ -85,4 +100,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.code())
         }
     }
+}
+
+fn examine(args: DoctorArgs) -> Result<(), CliError> {
+    let found = doctor::report();
+    println!("{found}");
+    let Some(path) = args.json else { return Ok(()) };
+    let json = serde_json::to_vec_pretty(&found).expect("findings are plain data");
+    std::fs::write(&path, json).map_err(CliError::io(&path))
 }

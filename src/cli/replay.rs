@@ -1,11 +1,13 @@
 //! `flyball replay`: one trace under one policy.
 
 use super::CliError;
-use super::workload::{Workload, WorkloadArgs};
-use crate::metrics::{About, Summary};
-use crate::sim::{Outcome, Setup, simulate};
+use super::output::{self, Outputs};
+use super::workload::WorkloadArgs;
+use crate::engine::{Engine, StepReport};
+use crate::report::RunReport;
+use crate::sim::{Observer, Setup, simulate};
 use clap::Args;
-use std::path::PathBuf;
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// Replay a trace through the production engine, in virtual time.
 #[derive(Args, Debug)]
@@ -13,7 +15,9 @@ use std::path::PathBuf;
   flyball replay
   flyball replay --trace mix-2 --requests 10000 --load 0.99 --profile a100-llama-3-8b
   flyball replay --trace AzureLLMInferenceTrace_conv.csv --rate-scale 2 --policy las
-  flyball replay --trace conversation_trace.jsonl --gpus 4 --router prefix-affinity --json out.json")]
+  flyball replay --trace conversation_trace.jsonl --gpus 4 --router prefix-affinity --json out.json
+
+Without arguments: 2,000 requests of mix-1 at load 0.95 on an H200.")]
 pub(super) struct ReplayArgs {
     /// The policy: fcfs, vllm, sglang, sjf, srpt, las; with parameters as in las:k=128.
     #[arg(long, default_value = "fcfs")]
@@ -23,36 +27,49 @@ pub(super) struct ReplayArgs {
     seed: u64,
     #[command(flatten)]
     workload: WorkloadArgs,
-    /// Write the summary as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    outputs: Outputs,
 }
 
 pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
     let workload = args.workload.replay(args.seed)?;
+    output::warn_skipped(&workload);
     let setup = Setup { policy: args.policy.clone(), ..workload.setup.clone() };
-    let outcome = simulate(&setup, &workload.arrivals, &mut ())?;
-    let summary = summarise(&workload, &setup, &outcome);
-    println!("{}", serde_json::to_string_pretty(&summary).expect("a summary is plain data"));
-    if let Some(path) = &args.json {
-        let json = serde_json::to_vec_pretty(&summary).expect("a summary is plain data");
-        std::fs::write(path, json).map_err(CliError::io(path))?;
-    }
-    Ok(())
+    let mut progress = Progress::new(workload.arrivals.len());
+    let outcome = simulate(&setup, &workload.arrivals, &mut progress)?;
+    progress.bar.finish_and_clear();
+    let summary = output::summarise(&workload, &setup, &outcome);
+    let runs = [RunReport { summary: &summary, metrics: &outcome.metrics }];
+    println!("{}", output::headline(&summary));
+    println!("{}", crate::report::summary_table(&[&summary]));
+    args.outputs.write("flyball replay", &runs)?;
+    args.outputs.write_json(&summary)
 }
 
-/// The summary of a run.
-pub(super) fn summarise(workload: &Workload, setup: &Setup, outcome: &Outcome) -> Summary {
-    let about = About {
-        policy: setup.policy.clone(),
-        executor: "sim".into(),
-        profile: workload.profile.clone(),
-        trace: workload.trace.clone(),
-        load: workload.load,
-        seed: setup.seed,
-        gpus: setup.gpus,
-        config: setup.config.clone(),
-        host: outcome.host,
-    };
-    outcome.metrics.summary(about, outcome.counters)
+/// Counts requests as they end.
+struct Progress {
+    bar: ProgressBar,
+    steps: u64,
+    ended: u64,
+}
+
+/// The bar is touched once in this many steps.
+const SHOWN_EVERY: u64 = 4096;
+
+impl Progress {
+    fn new(requests: usize) -> Self {
+        let style = "{bar:30} {pos}/{len} requests, {per_sec}, {eta} left";
+        let style = ProgressStyle::with_template(style).expect("the template is a constant");
+        Self { bar: ProgressBar::new(requests as u64).with_style(style), steps: 0, ended: 0 }
+    }
+}
+
+impl Observer for Progress {
+    fn step(&mut self, _engine: usize, report: &StepReport<'_>, _state: &Engine) {
+        self.ended += report.ended.len() as u64;
+        self.steps += 1;
+        if self.steps.is_multiple_of(SHOWN_EVERY) {
+            self.bar.set_position(self.ended);
+        }
+    }
 }

@@ -254,7 +254,7 @@ impl Kv {
     ) -> Result<(), KvFull> {
         assert_eq!(self.lens[to.index()], 0, "a fork starts from an empty row");
         let full = tokens.0 / self.block_size.0;
-        let partial = tokens.0 % self.block_size.0 > 0;
+        let partial = !tokens.0.is_multiple_of(self.block_size.0);
         if partial && self.free() == Blocks::ZERO {
             return Err(KvFull { needed: Blocks(1), free: Blocks::ZERO });
         }
