@@ -105,13 +105,26 @@ pub struct BatchPlan {
 }
 
 impl BatchPlan {
-    /// A plan with room for `resident_max` rows and `tokens_max` tokens.
-    pub fn with_capacity(resident_max: usize, tokens_max: usize) -> Self {
+    /// A plan with room for `resident_max` rows, `tokens_max` tokens, a change of all `blocks_max` blocks
+    /// and a swap of `swapped_max` of them each way.
+    pub fn with_capacity(
+        resident_max: usize,
+        tokens_max: usize,
+        blocks_max: usize,
+        swapped_max: usize,
+    ) -> Self {
+        let swaps = || Copies {
+            swap_out: Vec::with_capacity(swapped_max),
+            swap_in: Vec::with_capacity(swapped_max),
+            device: Vec::new(),
+        };
         Self {
             rows: Vec::with_capacity(resident_max),
             token_ids: Vec::with_capacity(tokens_max),
             opened: Vec::with_capacity(resident_max),
-            tables: Vec::with_capacity(tokens_max),
+            tables: Vec::with_capacity(blocks_max),
+            before: swaps(),
+            beside: swaps(),
             ..Self::default()
         }
     }

@@ -205,6 +205,8 @@ impl Engine {
         config.check()?;
         let rows = config.max_resident as usize;
         let tokens = config.max_num_batched_tokens.0 as usize;
+        let (blocks, host_blocks) = (config.kv_blocks.0 as usize, config.host_blocks.0 as usize);
+        let swapped = blocks.min(host_blocks);
         // One more group, always closed, orders the deadlines.
         let entries = config.alive_max() * (crate::ids::Places::MAX + 1);
         let mut groups = Groups::new(config.groups_max + 1, entries);
@@ -217,7 +219,7 @@ impl Engine {
             groups,
             deadlines: 0,
             content_held: 0,
-            buffers: Vec::new(),
+            buffers: Vec::with_capacity(config.alive_max()),
             kv: Kv::new(&config),
             rows: vec![Resident::default(); rows],
             hot: vec![Hot::default(); rows],
@@ -226,7 +228,7 @@ impl Engine {
             step: 0,
             rank_epoch: policy.epoch(),
             sweep: usize::MAX,
-            plans: std::array::from_fn(|_| BatchPlan::with_capacity(rows, tokens)),
+            plans: std::array::from_fn(|_| BatchPlan::with_capacity(rows, tokens, blocks, swapped)),
             in_flight: VecDeque::with_capacity(2),
             decision: Decision::with_capacity(rows),
             outcome: StepOutcome::default(),
@@ -236,8 +238,8 @@ impl Engine {
             rerank: Vec::with_capacity(rows),
             returning: Vec::with_capacity(rows),
             tokens: Vec::with_capacity(rows),
-            ended: Vec::with_capacity(rows),
-            ended_early: Vec::new(),
+            ended: Vec::with_capacity(config.alive_max()),
+            ended_early: Vec::with_capacity(config.alive_max()),
             counters: Counters::default(),
             last: Last::default(),
             poisoned: None,
