@@ -94,6 +94,12 @@ impl Config {
         tokens.blocks(self.block_size)
     }
 
+    /// `log2` of the block size, which is a power of two.
+    #[inline]
+    pub const fn block_shift(&self) -> u32 {
+        self.block_size.0.trailing_zeros()
+    }
+
     /// The most blocks of one sequence: the longest that the model and the pool allow.
     pub fn blocks_per_seq_max(&self) -> Blocks {
         self.blocks(self.max_model_len).min(self.kv_blocks)

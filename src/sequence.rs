@@ -123,6 +123,15 @@ impl Sequence {
         prompt.get(position).or_else(|| self.output.get(position - prompt.len())).copied()
     }
 
+    /// Notes an output token that came while it had no slot.
+    pub fn credit(&mut self, token: u32, index: u32) {
+        self.last_token = token;
+        self.delivered = index;
+        if matches!(self.request.prompt, crate::request::Prompt::Tokens(_)) {
+            self.output.push(token);
+        }
+    }
+
     /// How long it has been known.
     pub fn age(&self, now: Nanos) -> Nanos {
         now.saturating_sub(self.request.arrival)

@@ -128,11 +128,11 @@ fn run_cell(
 
 fn print_load(args: &CompareArgs, load: Option<f64>, runs: &[&Done]) {
     let load = load.map_or_else(|| "the trace's own rate".to_owned(), |l| format!("load {l}"));
-    println!("{load}, seed 1:");
+    say!("{load}, seed 1:");
     let first: Vec<&Summary> = runs.iter().filter(|d| d.summary.seed == 1).map(|d| &d.summary).collect();
-    println!("{}", summary_table(&first));
-    println!("ratio to {} over {} seeds, geometric mean (smallest-largest):", args.policies[0], args.seeds);
-    println!("{}", ratios(args, runs));
+    say!("{}", summary_table(&first));
+    say!("ratio to {} over {} seeds, geometric mean (smallest-largest):", args.policies[0], args.seeds);
+    say!("{}", ratios(args, runs));
 }
 
 /// A figure that ratios are taken of.

@@ -400,6 +400,6 @@ mod tests {
     fn this_node_is_read_without_a_panic() {
         let text = report().to_string();
         assert!(text.contains("simulation and replay"), "{text}");
-        println!("{text}");
+        say!("{text}");
     }
 }

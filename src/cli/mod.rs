@@ -1,5 +1,15 @@
 //! The command line: reads arguments, runs, prints. Exit code 0 is done, 1 failed, 2 wrong usage.
 
+/// Prints a line; whoever closed the pipe has seen enough.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        if writeln!(std::io::stdout(), $($arg)*).is_err() {
+            std::process::exit(0);
+        }
+    }};
+}
+
 mod compare;
 pub mod doctor;
 mod output;
@@ -104,7 +114,7 @@ pub fn main() -> ExitCode {
 
 fn examine(args: DoctorArgs) -> Result<(), CliError> {
     let found = doctor::report();
-    println!("{found}");
+    say!("{found}");
     let Some(path) = args.json else { return Ok(()) };
     let json = serde_json::to_vec_pretty(&found).expect("findings are plain data");
     std::fs::write(&path, json).map_err(CliError::io(&path))

@@ -36,7 +36,7 @@ impl Outputs {
         }
         if !self.no_report {
             report::write(&self.report, &report::html(title, runs)).map_err(CliError::io(&self.report))?;
-            println!("report: {}", self.report.display());
+            say!("report: {}", self.report.display());
         }
         Ok(())
     }

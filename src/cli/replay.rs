@@ -40,8 +40,8 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
     progress.bar.finish_and_clear();
     let summary = output::summarise(&workload, &setup, &outcome);
     let runs = [RunReport { summary: &summary, metrics: &outcome.metrics }];
-    println!("{}", output::headline(&summary));
-    println!("{}", crate::report::summary_table(&[&summary]));
+    say!("{}", output::headline(&summary));
+    say!("{}", crate::report::summary_table(&[&summary]));
     args.outputs.write("flyball replay", &runs)?;
     args.outputs.write_json(&summary)
 }

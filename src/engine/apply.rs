@@ -2,7 +2,7 @@
 
 use super::waiting::{job, prompt_hashes};
 use super::{Engine, Hot, NO_ROW};
-use crate::batch::{Input, Opened, Row};
+use crate::batch::{BatchPlan, Input, Opened, Row};
 use crate::config::SwapMode;
 use crate::ids::Slot;
 use crate::kv::HostSpan;
@@ -165,73 +165,28 @@ impl Engine {
 
     /// Writes the plan, and moves every row on as if the step had been done.
     pub(super) fn plan(&mut self, now: Nanos) {
-        let mut plan = std::mem::take(&mut self.plans[(self.step & 1) as usize]);
-        let decision = std::mem::take(&mut self.decision);
+        let Self { plans, decision, rows, hot, live, rerank, kv, .. } = self;
+        let plan = &mut plans[(self.step & 1) as usize];
         plan.decided = now;
         plan.pause = decision.pause.map_or(Nanos::ZERO, |p| p.span);
+        let mut writer = Writer { plan, live, rerank, decodes: 0, context: 0 };
         for run in &decision.run {
-            self.row(&mut plan, run.slot, run.tokens);
+            let (row, hot) = (&mut rows[run.slot.index()], &mut hot[run.slot.index()]);
+            if row.decodes() {
+                writer.decode(run.slot, row, hot)
+            } else {
+                writer.chunk(run.slot, row, hot, run.tokens)
+            }
         }
         for admit in decision.admit.iter().filter(|a| a.tokens > 0) {
-            let slot = self.sequence(admit.id).and_then(Sequence::slot).expect("it was admitted just now");
-            self.row(&mut plan, slot, admit.tokens);
+            let sequence = writer.live[admit.id.index()].as_ref();
+            let slot = sequence.and_then(Sequence::slot).expect("it was admitted just now");
+            writer.chunk(slot, &mut rows[slot.index()], &mut hot[slot.index()], admit.tokens);
         }
-        self.kv.take_deltas(&mut plan.tables);
-        self.plans[(self.step & 1) as usize] = plan;
-        self.decision = decision;
+        writer.finish();
+        kv.take_deltas(&mut plan.tables);
         while let Some(slot) = self.rerank.pop() {
             self.rerank_resident(slot);
-        }
-    }
-
-    #[inline]
-    fn row(&mut self, plan: &mut crate::batch::BatchPlan, slot: Slot, tokens: u32) {
-        let r = &mut self.rows[slot.index()];
-        let hot = &mut self.hot[slot.index()];
-        let decodes = r.decodes();
-        if decodes {
-            plan.shape.add_decode(r.computed + 1);
-        } else {
-            plan.shape.add_chunk(tokens, r.computed);
-        }
-        let input = if decodes && hot.from_row != NO_ROW {
-            Input::FromStep(hot.from_row)
-        } else if decodes {
-            plan.token_ids.push(hot.last_token);
-            Input::Ids(plan.token_ids.len() as u32 - 1)
-        } else if hot.stores {
-            let start = plan.token_ids.len() as u32;
-            let sequence = self.live[r.id.index()].as_ref().expect("a resident is alive");
-            let span = r.computed..r.computed + tokens;
-            plan.token_ids.extend(span.map(|at| sequence.token(at).expect("known tokens are stored")));
-            Input::Ids(start)
-        } else {
-            Input::Unknown
-        };
-        let samples = tokens == r.missing();
-        plan.rows.push(Row {
-            id: r.id,
-            user_data: hot.user_data,
-            slot,
-            position: r.computed,
-            tokens,
-            generated: r.generated,
-            samples,
-            input,
-        });
-        r.computed += tokens;
-        r.parked = false;
-        hot.from_row = NO_ROW;
-        if samples {
-            hot.from_row = plan.rows.len() as u32 - 1;
-            hot.from_step = plan.step;
-            r.generated += 1;
-            if r.generated == r.max_tokens {
-                r.phase = Phase::Ending;
-            }
-            if r.generated >= r.rerank_at {
-                self.rerank.push(slot);
-            }
         }
     }
 
@@ -245,5 +200,94 @@ impl Engine {
             self.reorder(slot);
         }
         self.rows[slot.index()].rerank_at = rank.until;
+    }
+}
+
+/// Writes rows into a plan.
+struct Writer<'e> {
+    plan: &'e mut BatchPlan,
+    live: &'e [Option<Sequence>],
+    rerank: &'e mut Vec<Slot>,
+    decodes: u32,
+    context: u64,
+}
+
+impl Writer<'_> {
+    /// Nearly every row of a step is a decode: it touches its two lines and the plan, nothing else.
+    #[inline(always)]
+    fn decode(&mut self, slot: Slot, r: &mut Resident, hot: &mut Hot) {
+        self.decodes += 1;
+        self.context += u64::from(r.computed + 1);
+        let input = if hot.from_row == NO_ROW {
+            self.plan.token_ids.push(hot.last_token);
+            Input::Ids(self.plan.token_ids.len() as u32 - 1)
+        } else {
+            Input::FromStep(hot.from_row)
+        };
+        self.push(slot, r, hot, 1, true, input);
+    }
+
+    /// A prefill chunk, or what is computed again after an eviction.
+    fn chunk(&mut self, slot: Slot, r: &mut Resident, hot: &mut Hot, tokens: u32) {
+        if r.decodes() {
+            return self.decode(slot, r, hot);
+        }
+        self.plan.shape.add_chunk(tokens, r.computed);
+        let input = if hot.stores {
+            let start = self.plan.token_ids.len() as u32;
+            let sequence = self.live[r.id.index()].as_ref().expect("a resident is alive");
+            let span = r.computed..r.computed + tokens;
+            let known = span.map(|at| sequence.token(at).expect("known tokens are stored"));
+            self.plan.token_ids.extend(known);
+            Input::Ids(start)
+        } else {
+            Input::Unknown
+        };
+        self.push(slot, r, hot, tokens, tokens == r.missing(), input);
+    }
+
+    #[inline(always)]
+    fn push(
+        &mut self,
+        slot: Slot,
+        r: &mut Resident,
+        hot: &mut Hot,
+        tokens: u32,
+        samples: bool,
+        input: Input,
+    ) {
+        let at = self.plan.rows.len() as u32;
+        self.plan.rows.push(Row {
+            id: r.id,
+            user_data: hot.user_data,
+            slot,
+            position: r.computed,
+            tokens,
+            generated: r.generated,
+            samples,
+            input,
+        });
+        r.computed += tokens;
+        r.parked = false;
+        if !samples {
+            return;
+        }
+        hot.from_row = at;
+        hot.from_step = self.plan.step;
+        r.generated += 1;
+        if r.generated >= r.max_tokens {
+            r.phase = Phase::Ending;
+        }
+        if r.generated >= r.rerank_at {
+            self.rerank.push(slot);
+        }
+    }
+
+    fn finish(self) {
+        let shape = &mut self.plan.shape;
+        shape.rows += self.decodes;
+        shape.tokens += self.decodes;
+        shape.decodes += self.decodes;
+        shape.decode_context += self.context;
     }
 }

@@ -2,7 +2,6 @@
 
 use super::waiting::content_hash;
 use super::{Engine, NO_ROW};
-use crate::batch::Row;
 use crate::cost::BatchShape;
 use crate::error::StepError;
 use crate::ids::Slot;
@@ -20,27 +19,26 @@ impl Engine {
         let Some(in_flight) = self.in_flight.pop_front() else { return Ok(None) };
         let step = in_flight.step();
         self.executor.wait(in_flight, &mut self.outcome)?;
-        let plan = std::mem::take(&mut self.plans[(step & 1) as usize]);
         self.kv.settled(step);
+        let plan = &self.plans[(step & 1) as usize];
+        let shape = plan.shape;
         if !plan.beside.swap_in.is_empty() {
             self.swapped_in(step);
         }
+        if self.config.prefix_cache {
+            self.publish(step);
+        }
+        self.credit(step);
         let finished = self.outcome.finished;
-        for (at, row) in plan.rows.iter().enumerate() {
-            let token = self.outcome.tokens[at];
-            self.settle_row(step, row, token, finished);
+        self.fail_rows(step, finished);
+        for at in 0..self.ending.len() {
+            let (id, reason) = self.ending[at];
+            let ended = self.end(id, reason, finished);
+            self.ended.push(ended);
         }
-        for at in 0..self.outcome.failed.len() {
-            let id = plan.rows[self.outcome.failed[at] as usize].id;
-            if self.sequence(id).is_some() {
-                let ended = self.end(id, FinishReason::Failed, finished);
-                self.ended.push(ended);
-            }
-        }
+        self.ending.clear();
         self.policy.on(&Event::Tokens(&self.tokens));
-        self.policy.on(&Event::Timed(&plan.shape, finished.saturating_sub(self.outcome.started)));
-        let shape = plan.shape;
-        self.plans[(step & 1) as usize] = plan;
+        self.policy.on(&Event::Timed(&shape, finished.saturating_sub(self.outcome.started)));
         Ok(Some((step, shape)))
     }
 
@@ -52,56 +50,64 @@ impl Engine {
         }
     }
 
-    #[inline]
-    fn settle_row(&mut self, step: u64, row: &Row, token: u32, finished: Nanos) {
-        let slot = row.slot.index();
-        let resident = self.rows[slot].id == row.id && self.rows[slot].phase != Phase::Vacant;
-        if self.config.prefix_cache && resident {
-            self.seal(row.slot, row.position + row.tokens);
+    /// Requests whose row failed end as failed, whatever the row yielded.
+    fn fail_rows(&mut self, step: u64, finished: Nanos) {
+        for at in 0..self.outcome.failed.len() {
+            let id = self.plans[(step & 1) as usize].rows[self.outcome.failed[at] as usize].id;
+            self.ending.retain(|(ending, _)| *ending != id);
+            self.tokens.retain(|token| token.id != id);
+            if self.sequence(id).is_some() {
+                let ended = self.end(id, FinishReason::Failed, finished);
+                self.ended.push(ended);
+            }
         }
-        if !row.samples {
-            return;
-        }
-        if !resident {
-            return self.settle_absent(row, token, finished);
-        }
-        let index = row.generated + 1;
-        let hot = &mut self.hot[slot];
-        hot.last_token = token;
-        hot.delivered = index;
-        if hot.from_step == step {
-            hot.from_row = NO_ROW;
-        }
-        if hot.stores {
-            self.sequence_mut(row.id).output.push(token);
-        }
-        let ends = self.hot[slot].stop.contains(token);
-        self.credit(row, token, index, ends, self.rows[slot].max_tokens, finished);
     }
 
-    /// A token for a sequence that has lost its slot while the step was in flight.
-    fn settle_absent(&mut self, row: &Row, token: u32, finished: Nanos) {
-        if self.sequence(row.id).is_none() {
-            return;
+    /// Credits every token to its request, and lists the requests that end with it.
+    #[inline]
+    fn credit(&mut self, step: u64) {
+        let Self { plans, outcome, rows, hot, live, tokens, ending, .. } = self;
+        let plan = &plans[(step & 1) as usize];
+        for (row, &token) in plan.rows.iter().zip(&outcome.tokens) {
+            if !row.samples {
+                continue;
+            }
+            let index = row.generated + 1;
+            let (r, h) = (&rows[row.slot.index()], &mut hot[row.slot.index()]);
+            let (stops, max_tokens) = if r.id == row.id && r.phase != Phase::Vacant {
+                h.last_token = token;
+                h.delivered = index;
+                if h.from_step == step {
+                    h.from_row = NO_ROW;
+                }
+                if h.stores {
+                    live[row.id.index()].as_mut().expect("a resident is alive").output.push(token);
+                }
+                (h.stop.contains(token), r.max_tokens)
+            } else {
+                // It has lost its slot while the step was in flight, or it has ended.
+                let absent = live[row.id.index()].as_mut().filter(|s| s.id == row.id);
+                let Some(sequence) = absent else { continue };
+                sequence.credit(token, index);
+                (sequence.request.stop.contains(token), sequence.request.max_tokens.0)
+            };
+            tokens.push(TokenEvent { id: row.id, user_data: row.user_data, slot: row.slot, index, token });
+            if stops {
+                ending.push((row.id, FinishReason::Stop));
+            } else if index == max_tokens {
+                ending.push((row.id, FinishReason::Length));
+            }
         }
-        let index = row.generated + 1;
-        let sequence = self.sequence_mut(row.id);
-        sequence.last_token = token;
-        sequence.delivered = index;
-        if matches!(sequence.request.prompt, Prompt::Tokens(_)) {
-            sequence.output.push(token);
-        }
-        let (ends, max_tokens) = (sequence.request.stop.contains(token), sequence.request.max_tokens.0);
-        self.credit(row, token, index, ends, max_tokens, finished);
     }
 
-    #[inline]
-    fn credit(&mut self, row: &Row, token: u32, index: u32, stops: bool, max_tokens: u32, finished: Nanos) {
-        self.tokens.push(TokenEvent { id: row.id, user_data: row.user_data, slot: row.slot, index, token });
-        if stops || index == max_tokens {
-            let reason = if stops { FinishReason::Stop } else { FinishReason::Length };
-            let ended = self.end(row.id, reason, finished);
-            self.ended.push(ended);
+    /// Publishes what the rows of a step have filled.
+    fn publish(&mut self, step: u64) {
+        for at in 0..self.plans[(step & 1) as usize].rows.len() {
+            let row = self.plans[(step & 1) as usize].rows[at];
+            let r = &self.rows[row.slot.index()];
+            if r.id == row.id && r.phase != Phase::Vacant {
+                self.seal(row.slot, row.position + row.tokens);
+            }
         }
     }
 

@@ -114,6 +114,12 @@ impl SimExecutor {
     }
 }
 
+/// A token that is not [`EOS`], the same for one request and place in every run of a seed.
+fn drawn(seed: u64, user_data: u64, generated: u32) -> u32 {
+    let key = (user_data << 32 | u64::from(generated)) ^ seed;
+    (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32 | 1
+}
+
 impl Executor for SimExecutor {
     fn name(&self) -> &'static str {
         "sim"
@@ -127,9 +133,8 @@ impl Executor for SimExecutor {
         let mut tokens = self.spare.pop().unwrap_or_default();
         tokens.clear();
         tokens.extend(plan.rows.iter().map(|row| {
-            let ends = row.samples && row.generated + 1 >= self.script.length(row.user_data);
-            let drawn = mix(self.seed ^ row.user_data << 32 ^ u64::from(row.generated)) as u32 | 1;
-            if row.samples && !ends { drawn } else { EOS }
+            let ends = row.generated + 1 >= self.script.length(row.user_data);
+            if row.samples && !ends { drawn(self.seed, row.user_data, row.generated) } else { EOS }
         }));
         self.free_at = finished;
         let energy = self.cost.step_energy(&shape, span);

@@ -39,7 +39,7 @@ impl Scratch {
 /// A decision in the making.
 pub struct Draft<'d> {
     decision: &'d mut Decision,
-    block_size: Tokens,
+    block_shift: u32,
     /// Tokens left in this step.
     pub tokens: u32,
     /// Rows left in this step.
@@ -59,7 +59,7 @@ impl<'d> Draft<'d> {
         decision.clear();
         Self {
             decision,
-            block_size: view.config.block_size,
+            block_shift: view.config.block_shift(),
             tokens: view.config.max_num_batched_tokens.0,
             seqs: view.config.max_num_seqs,
             slots: view.config.max_resident - view.order.len() as u32,
@@ -73,7 +73,7 @@ impl<'d> Draft<'d> {
     #[inline]
     pub fn run(&mut self, slot: Slot, row: &Resident, tokens: u32, reason: Reason) -> bool {
         debug_assert!(tokens > 0 && tokens <= self.tokens && self.seqs > 0);
-        let growth = row.growth(tokens, self.block_size);
+        let growth = row.growth(tokens, self.block_shift);
         if growth > self.free {
             return false;
         }

@@ -131,10 +131,11 @@ impl Resident {
         self.phase == Phase::Ready
     }
 
-    /// Blocks that `tokens` more tokens need beyond those in its table.
+    /// Blocks of `1 << block_shift` tokens that `tokens` more need beyond those in its table.
     #[inline]
-    pub fn growth(&self, tokens: u32, block_size: Tokens) -> u32 {
-        (self.computed + tokens).div_ceil(block_size.0).saturating_sub(self.blocks)
+    pub fn growth(&self, tokens: u32, block_shift: u32) -> u32 {
+        let blocks = (self.computed + tokens + (1 << block_shift) - 1) >> block_shift;
+        blocks.saturating_sub(self.blocks)
     }
 }
 

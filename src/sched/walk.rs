@@ -106,7 +106,7 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
         if self.budget.mode == Mode::PrefillOnly || self.draft.tokens == 0 {
             return;
         }
-        while row.growth(1, view.config.block_size) > self.draft.free {
+        while row.growth(1, view.config.block_shift()) > self.draft.free {
             match self.victim(view, at) {
                 Some(victim) => self.evict(view, victim, Reason::Memory),
                 None => return self.evict(view, slot, Reason::Override),

@@ -152,7 +152,7 @@ impl Sglang {
 
     /// Blocks that the batch needs for some more steps.
     fn needed(&self, view: &View<'_>, steps: u32) -> u32 {
-        self.batch.iter().map(|s| view.row(*s).growth(steps, view.config.block_size)).sum()
+        self.batch.iter().map(|s| view.row(*s).growth(steps, view.config.block_shift())).sum()
     }
 
     fn retract(&mut self, view: &View<'_>, draft: &mut Draft<'_>) {
