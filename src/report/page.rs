@@ -138,10 +138,10 @@ fn card(name: &str, all: &[&Summary], value: &dyn Fn(&Summary) -> Value) -> Stri
             "<div class=\"card\"><h3>{name}</h3><div class=\"big\">{figure} <small>{unit}</small></div></div>\n"
         );
     }
-    let best = values.iter().map(|v| v.0).fold(f64::INFINITY, f64::min);
-    let alone = values.iter().filter(|v| v.0 == best).count() == 1;
-    let line = |(i, (s, (v, text))): (usize, (&&Summary, &Value))| {
-        let class = if alone && *v == best { " class=\"best\"" } else { "" };
+    let best = values.iter().min_by(|a, b| a.0.total_cmp(&b.0)).map(|v| v.1.as_str());
+    let alone = values.iter().filter(|v| Some(v.1.as_str()) == best).count() == 1;
+    let line = |(i, (s, (_, text))): (usize, (&&Summary, &Value))| {
+        let class = if alone && Some(text.as_str()) == best { " class=\"best\"" } else { "" };
         format!("<tr><td>{}{}</td><td{class}>{text}</td></tr>\n", chip(i), escape(&s.policy))
     };
     let lines: String = all.iter().zip(&values).enumerate().map(line).collect();
