@@ -113,9 +113,11 @@ fn name(summary: &Summary) -> String {
     if short.len() < summary.policy.len() { short + "…" } else { short }
 }
 
+type Named = (&'static str, fn(&Stats) -> f64);
+
 /// Mean and percentiles of one latency, a group each, a bar per run.
 pub fn percentiles(runs: &[RunReport<'_>], title: &str, stats: fn(&Summary) -> Stats) -> Figure {
-    let groups: [(&str, fn(&Stats) -> f64); 4] =
+    let groups: [Named; 4] =
         [("mean", |s| s.mean), ("P50", |s| s.p50), ("P95", |s| s.p95), ("P99", |s| s.p99)];
     let all = runs.iter().flat_map(|r| groups.map(|(_, f)| f(&stats(r.summary))));
     let finite: Vec<f64> = all.filter(|v| v.is_finite() && *v > 0.0).collect();
