@@ -41,19 +41,20 @@ pub fn cdf(runs: &[RunReport<'_>], title: &str, latency: Latency) -> Figure {
     let x = Axis::log(low.max(1e-4), high, "seconds, log scale", tick);
     let y = Axis::linear(100.0, "", |v| format!("{} %", tick(v)));
     let mut chart = Chart::new(TALL, x, y);
-    let mut notes = Vec::new();
+    let (mut notes, mut lines) = (Vec::new(), Vec::new());
     for (i, (run, values)) in runs.iter().zip(&values).enumerate() {
         let submitted = run.metrics.submitted();
         if values.len() < submitted {
             let missing = submitted - values.len();
-            notes.push(format!("{}: {missing} of {submitted} never got there", run.summary.policy));
+            notes.push(format!("{missing} of {submitted} ({})", run.summary.policy));
         }
         let share = |rank: usize| 100.0 * rank as f64 / submitted as f64;
         // The line keeps its height to the right edge: what is missing to 100 % did not end.
         let ends = values.last().map(|_| (f64::MAX, share(values.len())));
         let starts = values.first().map(|v| (*v, 0.0));
         let inner = thin(values.len()).map(|rank| (values[rank], share(rank + 1)));
-        chart.line(i, starts.into_iter().chain(inner).chain(ends));
+        lines.push(starts.into_iter().chain(inner).collect::<Vec<_>>());
+        chart.line(i, lines[i].iter().copied().chain(ends));
         for (q, name) in [(0.5, "P50"), (0.95, "P95"), (0.99, "P99")] {
             if let Some(v) = values.get(nearest_rank(submitted.max(1), q)) {
                 let says = format!("{} {name} {}", run.summary.policy, seconds(*v));
@@ -67,10 +68,10 @@ pub fn cdf(runs: &[RunReport<'_>], title: &str, latency: Latency) -> Figure {
         let at = |q| seconds(values.get(nearest_rank(n, q)).copied().unwrap_or(f64::INFINITY));
         (i, format!("{}  P50 {}, P99 {}", name(run.summary), at(0.5), at(0.99)))
     });
-    labels(&mut chart, key.collect());
+    labels(&mut chart, key.collect(), &lines);
     let note = match notes.is_empty() {
         true => "Dots at P50, P95 and P99.".into(),
-        false => format!("Dots at P50, P95 and P99. The gap to 100 % is unfinished: {}.", notes.join("; ")),
+        false => format!("Dots at P50, P95 and P99. The gap to 100 % is unfinished: {}.", notes.join(", ")),
     };
     let svg = chart.finish(&format!("{title}: share of requests over seconds"));
     Figure { title: format!("{title}, share of requests"), note, svg }
@@ -86,12 +87,24 @@ fn thin(len: usize) -> impl Iterator<Item = usize> {
     low.chain(high).chain(len.checked_sub(1)).take(CDF_POINTS_MAX)
 }
 
-/// Names of lines, in their colours, in the corner below on the right, where a distribution leaves room.
-fn labels(chart: &mut Chart, names: Vec<(usize, String)>) {
-    let (x, bottom, count) = (chart.right() - 4.0, chart.bottom() - 10.0, names.len());
-    for (i, text) in names {
-        let y = bottom - 17.0 * (count - 1 - i) as f64;
-        chart.text(x, y, "end", &format!("key t{}", i % super::svg::COLOURS), &text);
+/// Names of lines, in their colours: below on the right, or above on the left if the lines pass there.
+fn labels(chart: &mut Chart, names: Vec<(usize, String)>, lines: &[Vec<(f64, f64)>]) {
+    let longest = names.iter().map(|n| n.1.chars().count()).max().unwrap_or(0);
+    let (width, height) = (longest as f64 * 7.6, names.len() as f64 * 17.0);
+    let (right, bottom) = (chart.right() - 4.0, chart.bottom() - 10.0);
+    let points = lines.iter().flatten().map(|(x, y)| (chart.px(*x), chart.py(*y)));
+    let (mut below, mut above) = (0, 0);
+    for (x, y) in points {
+        below += usize::from(x > right - width && y > bottom - height);
+        above += usize::from(x < chart.left() + width + 8.0 && y < chart.top() + height + 6.0);
+    }
+    let (x, first, anchor) = match above < below {
+        true => (chart.left() + 8.0, chart.top() + 16.0, "start"),
+        false => (right, bottom - height + 17.0, "end"),
+    };
+    for (n, (i, text)) in names.iter().enumerate() {
+        let class = format!("key t{}", i % super::svg::COLOURS);
+        chart.text(x, first + 17.0 * n as f64, anchor, &class, text);
     }
 }
 
@@ -100,9 +113,11 @@ fn name(summary: &Summary) -> String {
     if short.len() < summary.policy.len() { short + "…" } else { short }
 }
 
+type Named = (&'static str, fn(&Stats) -> f64);
+
 /// Mean and percentiles of one latency, a group each, a bar per run.
 pub fn percentiles(runs: &[RunReport<'_>], title: &str, stats: fn(&Summary) -> Stats) -> Figure {
-    let groups: [(&str, fn(&Stats) -> f64); 4] =
+    let groups: [Named; 4] =
         [("mean", |s| s.mean), ("P50", |s| s.p50), ("P95", |s| s.p95), ("P99", |s| s.p99)];
     let all = runs.iter().flat_map(|r| groups.map(|(_, f)| f(&stats(r.summary))));
     let finite: Vec<f64> = all.filter(|v| v.is_finite() && *v > 0.0).collect();

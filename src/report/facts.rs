@@ -3,8 +3,12 @@
 use super::format::{escape, grouped, joules, number, seconds};
 use crate::metrics::{Stats, Summary};
 
+type Named<T> = (&'static str, T);
 type Cell = fn(&Summary) -> String;
-type Part = (&'static str, Vec<(String, Box<dyn Fn(&Summary) -> String>)>);
+type Kind = Named<fn(&Summary) -> Stats>;
+type Figure = Named<fn(&Stats) -> f64>;
+type Row = (String, Box<dyn Fn(&Summary) -> String>);
+type Part = (&'static str, Vec<Row>);
 
 /// Every figure of every run: one row each, one column per run.
 pub fn table(all: &[&Summary]) -> String {
@@ -31,14 +35,14 @@ fn parts() -> Vec<Part> {
     ]
 }
 
-fn plain(rows: &'static [(&'static str, Cell)]) -> Vec<(String, Box<dyn Fn(&Summary) -> String>)> {
+fn plain(rows: &'static [Named<Cell>]) -> Vec<Row> {
     rows.iter().map(|(name, cell)| (name.to_string(), Box::new(*cell) as Box<_>)).collect()
 }
 
-fn latency() -> Vec<(String, Box<dyn Fn(&Summary) -> String>)> {
-    let kinds: [(&str, fn(&Summary) -> Stats); 4] =
+fn latency() -> Vec<Row> {
+    let kinds: [Kind; 4] =
         [("TTFT", |s| s.ttft_s), ("TBT", |s| s.tbt_s), ("TPOT", |s| s.tpot_s), ("TTLT", |s| s.ttlt_s)];
-    let figures: [(&str, fn(&Stats) -> f64); 6] = [
+    let figures: [Figure; 6] = [
         ("mean", |t| t.mean),
         ("P50", |t| t.p50),
         ("P90", |t| t.p90),
@@ -56,7 +60,7 @@ fn latency() -> Vec<(String, Box<dyn Fn(&Summary) -> String>)> {
     rows
 }
 
-const RUN: [(&str, Cell); 9] = [
+const RUN: [Named<Cell>; 9] = [
     ("Executor", |s| s.executor.clone()),
     ("Profile", |s| s.profile.clone()),
     ("Trace", |s| s.trace.name.clone()),
@@ -68,7 +72,7 @@ const RUN: [(&str, Cell); 9] = [
     ("Seed", |s| s.seed.to_string()),
 ];
 
-const REQUESTS: [(&str, Cell); 6] = [
+const REQUESTS: [Named<Cell>; 6] = [
     ("Submitted", |s| grouped(s.requests.submitted)),
     ("Finished", |s| grouped(s.requests.finished)),
     ("Rejected", |s| grouped(s.requests.rejected)),
@@ -77,7 +81,7 @@ const REQUESTS: [(&str, Cell); 6] = [
     ("Failed", |s| grouped(s.requests.failed)),
 ];
 
-const TOKENS: [(&str, Cell); 10] = [
+const TOKENS: [Named<Cell>; 10] = [
     ("Prompt tokens", |s| grouped(s.tokens.prompt)),
     ("From the prefix cache", |s| grouped(s.tokens.cached)),
     ("Output tokens", |s| grouped(s.tokens.output)),
@@ -90,7 +94,7 @@ const TOKENS: [(&str, Cell); 10] = [
     ("Makespan", |s| seconds(s.makespan_s)),
 ];
 
-const ENERGY: [(&str, Cell); 9] = [
+const ENERGY: [Named<Cell>; 9] = [
     ("Energy", |s| joules(s.energy.joules)),
     ("Energy per output token", |s| joules(s.energy.j_per_output_token)),
     ("Source of energy", |s| s.energy.source.clone()),

@@ -64,9 +64,11 @@ fn figures(class: &str, figures: impl IntoIterator<Item = Figure>) -> String {
     format!("<div class=\"{class}\">\n{all}</div>\n")
 }
 
+type Fact = (&'static str, fn(&Summary) -> String);
+
 /// What all runs share, or the several values of it.
 fn about(all: &[&Summary]) -> String {
-    let facts: [(&str, fn(&Summary) -> String); 8] = [
+    let facts: [Fact; 8] = [
         ("Policy", |s| s.policy.clone()),
         ("Profile", |s| s.profile.clone()),
         ("Trace", |s| s.trace.name.clone()),
@@ -76,7 +78,7 @@ fn about(all: &[&Summary]) -> String {
         ("Executor", |s| s.executor.clone()),
         ("Boards", |s| s.gpus.to_string()),
     ];
-    let one = |(name, fact): (&str, fn(&Summary) -> String)| {
+    let one = |(name, fact): Fact| {
         let mut values: Vec<String> = Vec::new();
         all.iter().map(|s| fact(s)).for_each(|v| {
             if !values.contains(&v) {
@@ -105,12 +107,13 @@ fn legend(all: &[&Summary]) -> String {
 
 /// A figure of a run: what orders it, and how it reads.
 type Value = (f64, String);
+type Card<'a> = (&'static str, &'a dyn Fn(&Summary) -> Value);
 
 fn cards(all: &[&Summary]) -> String {
     let time = |v: f64| (v, seconds(v));
     let first = |s: &Summary, f: fn(&Stats) -> f64| time(f(&s.ttft_s));
     let evictions = |s: &Summary| s.preemptions.swap + s.preemptions.recompute;
-    let cards: [(&str, &dyn Fn(&Summary) -> Value); 8] = [
+    let cards: [Card<'_>; 8] = [
         ("Requests finished", &|s| {
             let left = s.requests.submitted - s.requests.finished.min(s.requests.submitted);
             let of = format!("{} / {}", grouped(s.requests.finished), grouped(s.requests.submitted));
@@ -138,10 +141,10 @@ fn card(name: &str, all: &[&Summary], value: &dyn Fn(&Summary) -> Value) -> Stri
             "<div class=\"card\"><h3>{name}</h3><div class=\"big\">{figure} <small>{unit}</small></div></div>\n"
         );
     }
-    let best = values.iter().map(|v| v.0).fold(f64::INFINITY, f64::min);
-    let alone = values.iter().filter(|v| v.0 == best).count() == 1;
-    let line = |(i, (s, (v, text))): (usize, (&&Summary, &Value))| {
-        let class = if alone && *v == best { " class=\"best\"" } else { "" };
+    let best = values.iter().min_by(|a, b| a.0.total_cmp(&b.0)).map(|v| v.1.as_str());
+    let alone = values.iter().filter(|v| Some(v.1.as_str()) == best).count() == 1;
+    let line = |(i, (s, (_, text))): (usize, (&&Summary, &Value))| {
+        let class = if alone && Some(text.as_str()) == best { " class=\"best\"" } else { "" };
         format!("<tr><td>{}{}</td><td{class}>{text}</td></tr>\n", chip(i), escape(&s.policy))
     };
     let lines: String = all.iter().zip(&values).enumerate().map(line).collect();

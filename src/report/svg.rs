@@ -123,6 +123,16 @@ impl Chart {
         bottom - self.y.share(v) * (bottom - TOP)
     }
 
+    /// Where the plot begins on the left.
+    pub fn left(&self) -> f64 {
+        LEFT
+    }
+
+    /// Where the plot begins above.
+    pub fn top(&self) -> f64 {
+        TOP
+    }
+
     /// Where the plot ends on the right.
     pub fn right(&self) -> f64 {
         WIDTH - RIGHT
