@@ -97,3 +97,6 @@ pub mod sim;
 #[cfg(feature = "cli")]
 pub mod trace;
 pub mod units;
+
+#[cfg(test)]
+mod tidy;
