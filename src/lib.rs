@@ -54,7 +54,9 @@
 //! | mechanism | [`exec`] | runs plans; `exec::sim` is the simulated device |
 //! | loop | [`engine`] | the eight verbs, the only place where state changes |
 //! | accounts | [`metrics`] | latencies, energy, and the summary of a run |
+//! | | `record` | all inputs of a run, from which every decision follows again |
 //! | edges | [`sim`] | engines in virtual time, fed by arrivals |
+//! | | `report` | the page of a run, and tables |
 //! | | `trace` | request traces: read, made, scaled, described |
 //! | | `cli` | the command line |
 //!

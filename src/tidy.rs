@@ -37,6 +37,8 @@ const ONLY: &[(&str, &[&str])] = &[
     ("exec", &["cost", "batch"]),
     // Traces are read and made without an engine.
     ("trace", &[]),
+    // A report draws the accounts, and knows nothing else.
+    ("report", &["metrics"]),
 ];
 
 /// Words that a module may not use although they are words.
@@ -398,6 +400,7 @@ fn every_layer_fires_on_a_use_from_below() {
         ("engine/mod.rs", "use crate::metrics::Metrics;", "engine may not use metrics"),
         ("metrics.rs", "use crate::sim::Setup;", "metrics may not use sim"),
         ("trace/mod.rs", "use crate::engine::Engine;", "trace may not use engine"),
+        ("report/page.rs", "use crate::sim::Setup;", "report may not use sim"),
         ("sim/mod.rs", "pub(crate) use crate::cli::main;", "sim may not use cli"),
         ("sim/mod.rs", "use crate::nowhere::X;", "sim may not use nowhere"),
         ("nowhere.rs", "", "nowhere stands in no layer"),
