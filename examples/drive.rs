@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     drive(&mut stdout())
 }
 
-pub fn drive(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+pub(crate) fn drive(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let cost = CostModel::new(&Profile::load("h200-llama-3-8b")?);
     let clock = VirtualClock::new();
     // True output lengths, which the device knows and the policy does not.
