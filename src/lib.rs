@@ -90,6 +90,7 @@ pub mod kv;
 pub mod metrics;
 pub mod prng;
 pub mod queue;
+pub mod record;
 #[cfg(feature = "cli")]
 pub mod report;
 pub mod request;

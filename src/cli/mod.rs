@@ -13,11 +13,13 @@ macro_rules! say {
 mod compare;
 pub mod doctor;
 mod output;
+mod records;
 mod replay;
 pub mod trace;
 mod workload;
 
 use crate::error::ProfileError;
+use crate::record::RecordError;
 use crate::sched::order::PolicyError;
 use crate::sim::SimError;
 use crate::trace::TraceError;
@@ -73,6 +75,8 @@ pub(crate) enum CliError {
     Policy(#[from] PolicyError),
     #[error(transparent)]
     Sim(#[from] SimError),
+    #[error("{}: {source}", path.display())]
+    Record { path: PathBuf, source: Box<RecordError> },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("{0}")]

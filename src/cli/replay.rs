@@ -2,10 +2,11 @@
 
 use super::CliError;
 use super::output::{self, Outputs};
+use super::records::RecordArgs;
 use super::workload::WorkloadArgs;
 use crate::engine::{Engine, StepReport};
 use crate::report::RunReport;
-use crate::sim::{Observer, Setup, simulate};
+use crate::sim::{Observer, Setup};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -16,6 +17,8 @@ use indicatif::{ProgressBar, ProgressStyle};
   flyball replay --trace mix-2 --requests 10000 --load 0.99 --profile a100-llama-3-8b
   flyball replay --trace AzureLLMInferenceTrace_conv.csv --rate-scale 2 --policy las
   flyball replay --trace conversation_trace.jsonl --gpus 4 --router prefix-affinity --json out.json
+  flyball replay --requests 200 --record run.jsonl.gz
+  flyball replay --records run.jsonl.gz --inspect --steps 1..20
 
 Without arguments: 2,000 requests of mix-1 at load 0.95 on an H200.")]
 pub(super) struct ReplayArgs {
@@ -29,14 +32,19 @@ pub(super) struct ReplayArgs {
     workload: WorkloadArgs,
     #[command(flatten)]
     outputs: Outputs,
+    #[command(flatten)]
+    records: RecordArgs,
 }
 
 pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
+    if args.records.replays() {
+        return args.records.replay();
+    }
     let workload = args.workload.replay(args.seed)?;
     output::warn_skipped(&workload);
     let setup = Setup { policy: args.policy.clone(), ..workload.setup.clone() };
     let mut progress = Progress::new(workload.arrivals.len());
-    let outcome = simulate(&setup, &workload.arrivals, &mut progress)?;
+    let outcome = args.records.simulate(&args.workload, &setup, &workload.arrivals, &mut progress)?;
     progress.bar.finish_and_clear();
     let summary = output::summarise(&workload, &setup, &outcome);
     let runs = [RunReport { summary: &summary, metrics: &outcome.metrics }];

@@ -146,6 +146,16 @@ impl WorkloadArgs {
         self.workload(trace, load, seed)
     }
 
+    /// What the policy believes of the machine, for a record: the profile, the time of every step if
+    /// that is told, and the factor by which it is wrong about time.
+    pub fn beliefs(&self) -> Result<(Profile, Option<Nanos>, Option<f64>), CliError> {
+        Ok((Profile::load(&self.profile)?, self.constant_step(), self.believed_time))
+    }
+
+    fn constant_step(&self) -> Option<Nanos> {
+        self.constant_step_ms.map(|ms| Nanos::from_secs_f64(ms * 1e-3))
+    }
+
     fn open(&self, seed: u64, requests: Option<usize>, default: usize) -> Result<Trace, CliError> {
         let arrivals = Arrivals::parse(&self.arrivals, 1.0)?;
         if let Ok(mix) = Mix::parse(&self.trace) {
@@ -191,8 +201,8 @@ impl WorkloadArgs {
 
     fn setup(&self, profile: &Profile, trace: &Trace, seed: u64) -> Setup {
         let mut cost = CostModel::new(profile);
-        if let Some(ms) = self.constant_step_ms {
-            cost = cost.with_constant_step(Nanos::from_secs_f64(ms * 1e-3));
+        if let Some(step) = self.constant_step() {
+            cost = cost.with_constant_step(step);
         }
         Setup {
             config: self.config(profile, trace),

@@ -20,9 +20,11 @@ use crate::engine::{Counters, Engine, StepReport};
 use crate::error::{ConfigError, StepError};
 use crate::exec::sim::{EOS, Script, SimExecutor};
 use crate::metrics::{Histogram, HostFigures, Metrics, StepNanos};
+use crate::record::Recorder;
 use crate::request::{Prompt, Request, StopTokens};
 use crate::sched::order::{self, PolicyError};
 use crate::units::{Nanos, Tokens};
+use std::io::Write;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -94,12 +96,28 @@ pub enum SimError {
 pub trait Observer {
     /// A request is about to be submitted to an engine.
     fn submit(&mut self, _engine: usize, _request: &Request) {}
+    /// The request that was submitted last was refused.
+    fn refuse(&mut self, _engine: usize) {}
     /// An engine has done a step.
     fn step(&mut self, _engine: usize, _report: &StepReport<'_>, _state: &Engine) {}
 }
 
 /// Sees nothing.
 impl Observer for () {}
+
+impl<W: Write> Observer for Recorder<W> {
+    fn submit(&mut self, engine: usize, request: &Request) {
+        Recorder::submit(self, engine, request);
+    }
+
+    fn refuse(&mut self, engine: usize) {
+        Recorder::refuse(self, engine);
+    }
+
+    fn step(&mut self, engine: usize, report: &StepReport<'_>, _: &Engine) {
+        Recorder::step(self, engine, report);
+    }
+}
 
 /// One engine and its clock.
 struct Node {
@@ -192,7 +210,7 @@ impl<'s> Simulation<'s> {
         let node = &mut self.nodes[index];
         let gauges = node.engine.gauges();
         let report = node.engine.step()?;
-        let stalled = report.plan.is_none() && report.settled.is_none();
+        let stalled = report.plan.is_none() && report.settled.is_none() && report.ended.is_empty();
         if report.settled.is_some() && report.outcome.started > node.busy {
             let gap = report.outcome.started - node.busy;
             self.metrics.idle(node.busy, report.outcome.started, self.setup.cost.idle_energy(gap));
@@ -201,14 +219,14 @@ impl<'s> Simulation<'s> {
             node.busy = report.outcome.finished;
         }
         self.metrics.step(&report, gauges);
-        if stalled && report.ended.is_empty() {
+        watch.step(index, &node.engine.last_report(), &node.engine);
+        if stalled {
             return Err(SimError::Stalled {
                 policy: node.engine.policy().to_owned(),
                 waiting: gauges.waiting,
                 resident: gauges.resident,
             });
         }
-        watch.step(index, &self.nodes[index].engine.last_report(), &self.nodes[index].engine);
         Ok(())
     }
 
@@ -228,6 +246,7 @@ impl<'s> Simulation<'s> {
         node.clock.advance_to(arrival.at);
         if node.engine.submit(request).is_err() {
             self.metrics.refused();
+            watch.refuse(index);
         }
     }
 }
