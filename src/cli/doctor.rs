@@ -77,9 +77,8 @@ fn verdicts(findings: &[Finding]) -> Vec<Verdict> {
     };
     vec![
         verdict("simulation and replay", &[], "need nothing but a core"),
-        verdict("CPU execution", &[], "runs on any core"),
-        verdict("CUDA execution", &["GPU", "libcuda"], "a GPU and the driver's library are there"),
-        verdict("live power and caps", &["GPU", "nvml"], "NVML is there; to set a cap takes root"),
+        verdict("CUDA execution", &["GPU", "libcuda"], "a GPU and the driver's library are there; this version brings no kernels yet"),
+        verdict("live power and caps", &["GPU", "nvml"], "NVML is there; this version does not read it yet"),
         verdict("building the kernels", &["nvcc"], "nvcc is there; it is needed to build, not to run"),
         verdict("a quiet controller thread", &["isolated cores"], "pin it to an isolated core"),
     ]

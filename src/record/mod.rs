@@ -154,6 +154,7 @@ pub struct Step<'a> {
 /// A line after the header.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // One at a time, on the stack; a box would cost an allocation per line.
 enum Line<'a> {
     /// A step.
     Step(Step<'a>),

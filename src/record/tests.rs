@@ -66,7 +66,7 @@ fn arrivals(n: u64) -> Vec<Arrival> {
         let content = Prompt::Content { length, granularity: Tokens(32), ids };
         Arrival {
             at: Nanos(i / 30 * 400_000_000),
-            prompt: if i % 2 == 0 { content } else { Prompt::Length(length) },
+            prompt: if u32::is_multiple_of(i as u32, 2) { content } else { Prompt::Length(length) },
             output: Tokens(prng.between(1, 120) as u32),
             client: (i % 3) as u32,
             priority: 0,

@@ -2,31 +2,33 @@
 
 use super::{Arrival, Setup, SimError, simulate};
 use crate::config::Preempt;
-use crate::metrics::nearest_rank;
 use crate::sim::Router;
 use crate::units::Nanos;
 
-/// The most arrivals that a capacity is taken from.
-const SAMPLE_MAX: usize = 10_000;
+/// Arrivals that a capacity is taken from: enough that the machine's filling and draining are a small
+/// part.
+const SAMPLE: usize = 10_000;
 
-/// The saturated request rate, in requests per second, of `fcfs` with swap on one engine of `setup`:
-/// all requests are there from the start, and the middle eight tenths of the completions are counted, so
-/// that neither the filling nor the draining of the machine does.
+/// The saturated request rate, in requests per second, of `fcfs` with swap on one engine of `setup`.
+///
+/// All requests, repeated up to [`SAMPLE`], are there from the start. Counted are the completions after
+/// the first tenth and before the queue runs dry, so that neither the filling of the machine nor its
+/// draining shows.
 ///
 /// # Errors
 /// If the setup is not sound.
 pub fn capacity(setup: &Setup, arrivals: &[Arrival]) -> Result<f64, SimError> {
-    let sample: Vec<Arrival> =
-        arrivals.iter().take(SAMPLE_MAX).map(|a| Arrival { at: Nanos::ZERO, ..a.clone() }).collect();
+    let at_once = |a: &Arrival| Arrival { at: Nanos::ZERO, ..a.clone() };
+    let sample: Vec<Arrival> = arrivals.iter().cycle().take(SAMPLE).map(at_once).collect();
     let mut setup =
         Setup { policy: "fcfs".into(), gpus: 1, router: Router::RoundRobin, believed: None, ..setup.clone() };
     setup.config.preempt = Preempt::Swap;
-    setup.config.waiting_max = setup.config.waiting_max.max(sample.len() as u32);
-    let outcome = simulate(&setup, &sample, &mut ())?;
-    let mut ends: Vec<Nanos> = outcome.metrics.records.iter().map(|r| r.last).collect();
+    setup.config.waiting_max = SAMPLE as u32;
+    setup.config.prefix_cache = false;
+    let mut ends =
+        simulate(&setup, &sample, &mut ())?.metrics.records.iter().map(|r| r.last).collect::<Vec<_>>();
     ends.sort_unstable();
-    let (low, high) = (nearest_rank(ends.len(), 0.1), nearest_rank(ends.len(), 0.9));
-    let span = (ends[high] - ends[low]).as_secs_f64();
-    let whole = ends[ends.len() - 1].as_secs_f64();
-    Ok(if span > 0.0 { (high - low) as f64 / span } else { ends.len() as f64 / whole })
+    let dry = SAMPLE - (2 * setup.config.max_num_seqs as usize).min(SAMPLE / 2);
+    let (low, high) = (SAMPLE / 10, dry - 1);
+    Ok((high - low) as f64 / (ends[high] - ends[low]).as_secs_f64())
 }
