@@ -3,6 +3,7 @@
 //!
 //! Behind criterion's medians come the tails: percentiles of single steps, of the steps after a thousand
 //! cancels, and of the steps in which a million waiting jobs are ranked anew.
+//! `cargo bench --bench decide -- tails` prints them alone.
 
 mod bed;
 

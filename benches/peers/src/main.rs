@@ -76,7 +76,7 @@ impl Input {
     fn jobs(&self) -> Result<Vec<Job>, Box<dyn Error>> {
         let trace = Trace::open(&self.trace, &ReadOptions::default())?;
         let start = trace.rows[0].arrival;
-        let ms = |at: Nanos| (at - start).as_secs_f64() * 1e3 / self.speedup;
+        let ms = |at: Nanos| (at - start).0 as f64 / 1e6 / self.speedup;
         let rows = trace.rows.iter().take(self.requests.unwrap_or(usize::MAX));
         Ok(rows.map(|r| Job { at_ms: ms(r.arrival), prompt: r.prompt.0, output: r.output.0 }).collect())
     }

@@ -21,6 +21,7 @@ pub fn compare(jobs: &[Job], runs: usize) -> Result<(), Box<dyn Error>> {
         their_tokens = tokens;
     }
     assert_eq!(their_tokens, tokens, "both yield the trace's tokens");
+    // Their report does not count steps.
     let [fcfs, vllm, theirs] = walls.map(median);
     println!("{} requests, {tokens} output tokens, medians of {runs} runs in turn", jobs.len());
     println!("{:20} {:>12} {:>12} {:>10} {:>8}", "", "requests/s", "ns/token", "steps", "ratio");
