@@ -1,0 +1,169 @@
+//! What one step of scheduling costs: view, decide, check, apply, plan and settle, on a device that takes no
+//! time, in a steady state. One element of the throughput is one step.
+//!
+//! Behind criterion's medians come the tails: percentiles of single steps, of the steps after a thousand
+//! cancels, and of the steps in which a million waiting jobs are ranked anew.
+//! `cargo bench --bench decide -- tails` prints them alone.
+
+mod bed;
+
+use bed::{Bed, Size};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
+use flyball::ids::Places;
+use flyball::sched::{Decision, Event, Job, Policy, Rank, View, order};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+const RUNNING: [u32; 3] = [64, 256, 1024];
+const WAITING: [u32; 5] = [0, 1_000, 10_000, 100_000, 1_000_000];
+/// Steps whose single times are taken.
+const TIMED: usize = 20_000;
+
+/// Whether this run only proves that the benchmark works.
+fn testing() -> bool {
+    std::env::args().any(|arg| arg == "--test")
+}
+
+fn waiting(size: u32) -> u32 {
+    if testing() { size.min(2_000) } else { size }
+}
+
+fn bed(policy: &str, running: u32, size: u32) -> Bed {
+    let size = Size { running, waiting: waiting(size), depth: 1 };
+    Bed::named(policy, size).warm(if testing() { 50 } else { 2_000 })
+}
+
+fn steps(c: &mut Criterion) {
+    let mut group = c.benchmark_group("decide/fcfs");
+    group.throughput(Throughput::Elements(1));
+    for running in RUNNING {
+        for size in WAITING {
+            let id = BenchmarkId::new(format!("{running}_running"), size);
+            // The bed is made only if the filter lets it run.
+            let mut made = None;
+            group.bench_function(id, |b| {
+                let bed = made.get_or_insert_with(|| bed("fcfs", running, size));
+                b.iter(|| bed.turn());
+            });
+        }
+    }
+    group.finish();
+}
+
+fn policies(c: &mut Criterion) {
+    let mut group = c.benchmark_group("decide/256_running_10k_waiting");
+    group.throughput(Throughput::Elements(1));
+    for policy in ["vllm", "sglang", "las"] {
+        let mut made = None;
+        group.bench_function(policy, |b| {
+            let bed = made.get_or_insert_with(|| bed(policy, 256, 10_000));
+            b.iter(|| bed.turn());
+        });
+    }
+    group.finish();
+}
+
+/// A policy whose ranks run out when its clock says so.
+struct Epochs {
+    inner: Box<dyn Policy>,
+    epoch: Arc<AtomicU64>,
+}
+
+impl Policy for Epochs {
+    fn name(&self) -> &str {
+        "epochs"
+    }
+
+    fn place(&mut self, job: &Job, places: &mut Places) {
+        self.inner.place(job, places);
+    }
+
+    fn rank(&mut self, job: &Job) -> Rank {
+        self.inner.rank(job)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    fn decide(&mut self, view: &mut View<'_>, decision: &mut Decision) {
+        self.inner.decide(view, decision);
+    }
+
+    fn on(&mut self, event: &Event<'_>) {
+        self.inner.on(event);
+    }
+}
+
+/// Times `count` steps one by one, with the submits between them left out; prints their percentiles.
+fn tail(name: &str, bed: &mut Bed, count: usize) -> u64 {
+    let mut times: Vec<u64> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let start = Instant::now();
+        bed.step();
+        times.push(start.elapsed().as_nanos() as u64);
+        bed.refill();
+    }
+    times.sort_unstable();
+    let q = |q: f64| times[((q * count as f64).ceil() as usize).clamp(1, count) - 1];
+    println!("{name:44} p50 {:7} ns, p99 {:7} ns, p99.9 {:7} ns", q(0.5), q(0.99), q(0.999));
+    q(0.99)
+}
+
+fn tails() {
+    let count = if testing() { 200 } else { TIMED };
+    let few = tail("256 running, 10,000 waiting", &mut bed("fcfs", 256, 10_000), count);
+    let mut crowd = bed("fcfs", 256, 1_000_000);
+    let many = tail("256 running, 1,000,000 waiting", &mut crowd, count);
+    println!("p99 with a hundred times as many waiting: {:.2} times", many as f64 / few as f64);
+    bursts(&mut crowd, count / 100);
+    drop(crowd);
+    epoch(count);
+}
+
+/// A thousand cancels at once, out of a queue of a million; then the step that reports them.
+fn bursts(bed: &mut Bed, rounds: usize) {
+    let (mut cancels, mut steps) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let ids = bed.surge(1_000);
+        let start = Instant::now();
+        bed.cancel(&ids);
+        cancels.push(start.elapsed().as_nanos() as u64);
+        let start = Instant::now();
+        let ended = bed.engine.step().expect("the step is sound").ended.len();
+        steps.push(start.elapsed().as_nanos() as u64);
+        bed.replace(ended - ids.len());
+    }
+    cancels.sort_unstable();
+    steps.sort_unstable();
+    let (mid, last) = (rounds / 2, rounds - 1);
+    println!("1,000 cancels: p50 {} ns, max {} ns together", cancels[mid], cancels[last]);
+    println!("the step after them: p50 {} ns, max {} ns", steps[mid], steps[last]);
+}
+
+/// Steps while the waiting jobs are ranked anew, some in each.
+fn epoch(count: usize) {
+    let clock = Arc::new(AtomicU64::new(0));
+    let inner = order::parse("fcfs", None).expect("the policy exists");
+    let policy = Box::new(Epochs { inner, epoch: clock.clone() });
+    let size = Size { running: 256, waiting: waiting(1_000_000), depth: 1 };
+    let mut bed = Bed::new(policy, size).warm(if testing() { 50 } else { 2_000 });
+    // The sweep takes waiting / rerank_per_step steps: as long as it lasts, and no longer, is timed.
+    let sweep = (size.waiting / bed.engine.config().rerank_per_step) as usize;
+    clock.fetch_add(1, Ordering::Relaxed);
+    tail("256 running, 1,000,000 waiting, new epoch", &mut bed, sweep.min(count));
+    bed.engine.check();
+}
+
+criterion_group!(benches, steps, policies);
+
+fn main() {
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    let listing = std::env::args().any(|arg| arg == "--list");
+    let filtered = std::env::args().skip(1).any(|arg| !arg.starts_with('-') && arg != "tails");
+    if !listing && !filtered {
+        tails();
+    }
+}
