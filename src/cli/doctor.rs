@@ -77,7 +77,11 @@ fn verdicts(findings: &[Finding]) -> Vec<Verdict> {
     };
     vec![
         verdict("simulation and replay", &[], "need nothing but a core"),
-        verdict("CUDA execution", &["GPU", "libcuda"], "a GPU and the driver's library are there; this version brings no kernels yet"),
+        verdict(
+            "CUDA execution",
+            &["GPU", "libcuda"],
+            "a GPU and the driver's library are there; this version brings no kernels yet",
+        ),
         verdict("live power and caps", &["GPU", "nvml"], "NVML is there; this version does not read it yet"),
         verdict("building the kernels", &["nvcc"], "nvcc is there; it is needed to build, not to run"),
         verdict("a quiet controller thread", &["isolated cores"], "pin it to an isolated core"),
@@ -344,7 +348,7 @@ mod tests {
         assert!(doctor.findings.iter().all(|f| !f.present && !f.detail.is_empty()));
         assert!(of(&doctor, "GPU").effect.contains("simulation and replay work"));
         let works: Vec<_> = doctor.verdicts.iter().filter(|v| v.works).map(|v| v.what).collect();
-        assert_eq!(works, ["simulation and replay", "CPU execution"]);
+        assert_eq!(works, ["simulation and replay"]);
         assert!(doctor.to_string().contains("no GPU, no libcuda"));
         assert!(serde_json::to_string(&doctor).unwrap().contains("\"verdicts\""));
     }

@@ -170,7 +170,7 @@ pub struct Engine {
     decision: Decision,
     outcome: StepOutcome,
     scratch: Scratch,
-    seen: Vec<u8>,
+    seen: Vec<u64>,
     taken: Vec<RequestId>,
     rerank: Vec<Slot>,
     returning: Vec<(Slot, HostSpan)>,

@@ -178,38 +178,35 @@ impl Decision {
         self.run.len() + self.admit.iter().filter(|a| a.tokens > 0).count()
     }
 
-    /// Checks what a policy promises. `seen` is a scratch of one mark per slot, left as it was found.
+    /// Checks what a policy promises. `seen` is a scratch of one word per slot, in which no word has
+    /// the value of this view's step yet.
     ///
     /// # Errors
     /// The first rule that does not hold, in words.
-    pub fn check(&self, view: &View<'_>, seen: &mut [u8]) -> Result<(), Unsound> {
-        let result = self.check_rows(view, seen).and_then(|()| self.check_sums(view));
-        self.run.iter().for_each(|r| seen[r.slot.index()] = 0);
-        self.evict.iter().for_each(|e| seen[e.slot.index()] = 0);
-        result
-    }
-
-    fn check_rows(&self, view: &View<'_>, seen: &mut [u8]) -> Result<(), Unsound> {
+    pub fn check(&self, view: &View<'_>, seen: &mut [u64]) -> Result<(), Unsound> {
         for evict in &self.evict {
             let slot = evict.slot;
             ensure(view.row(slot).ready(), || format!("row {} is evicted but not ready", slot.0))?;
-            ensure(seen[slot.index()] == 0, || format!("row {} is evicted twice", slot.0))?;
-            seen[slot.index()] = 1;
+            let before = std::mem::replace(&mut seen[slot.index()], view.step);
+            ensure(before != view.step, || format!("row {} is evicted twice", slot.0))?;
         }
+        let mut tokens = 0;
         for run in &self.run {
             let row = view.row(run.slot);
-            let fits = run.tokens.wrapping_sub(1) < row.missing() && row.ready();
-            if !fits | (seen[run.slot.index()] != 0) {
+            let before = std::mem::replace(&mut seen[run.slot.index()], view.step);
+            // One comparison for 0 < tokens <= missing.
+            let fits = run.tokens.wrapping_sub(1) < row.missing();
+            if !(fits & row.ready() & (before != view.step)) {
                 return Err(Unsound(format!("row {} cannot run {} tokens: {row:?}", run.slot.0, run.tokens)));
             }
-            seen[run.slot.index()] = 1;
+            tokens += run.tokens;
         }
-        Ok(())
+        self.check_sums(view, tokens)
     }
 
-    fn check_sums(&self, view: &View<'_>) -> Result<(), Unsound> {
+    fn check_sums(&self, view: &View<'_>, run_tokens: u32) -> Result<(), Unsound> {
         let config = view.config;
-        let tokens = self.tokens();
+        let tokens = run_tokens + self.admit.iter().map(|a| a.tokens).sum::<u32>();
         ensure(tokens <= config.max_num_batched_tokens.0, || format!("{tokens} tokens exceed the step's"))?;
         let rows = self.rows();
         ensure(rows <= config.max_num_seqs as usize, || format!("{rows} rows exceed max_num_seqs"))?;

@@ -47,28 +47,14 @@ impl Policy for Fcfs {
 }
 
 /// Runs every decode, evicting from the end of the order when a block is missing; lists the rows that
-/// still prefill.
-pub(super) fn run_decodes(view: &View<'_>, draft: &mut Draft<'_>, prefills: &mut Vec<Slot>) {
-    let mut end = view.order.len();
-    let mut at = 0;
+/// still prefill. Admission bounds the residents as it does the batch, so each finds its place in it.
+fn run_decodes(view: &View<'_>, draft: &mut Draft<'_>, prefills: &mut Vec<Slot>) {
+    let (mut at, mut end) = (0, view.order.len());
     while at < end {
-        let slot = view.order[at];
-        let row = view.row(slot);
-        at += 1;
-        if !row.ready() {
-            continue;
-        }
-        if !row.decodes() {
-            prefills.push(slot);
-            continue;
-        }
-        while !draft.run(slot, row, 1, Reason::Decode) {
-            // Victims stand behind this row, so none of them is listed; or it is this row itself, and the
-            // loop is over.
+        at = draft.decode_rows(view, at, end, prefills);
+        if at < end {
+            // The victim stands behind the row that lacks a block, or is that row itself and the last.
             end = evict_last(view, draft, end);
-            if end < at {
-                return;
-            }
         }
     }
 }
