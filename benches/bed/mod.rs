@@ -81,9 +81,7 @@ impl Bed {
         let engine =
             Engine::new(config(size), policy, executor, clock, cost).expect("the limits fit together");
         let mut bed = Self { engine, prompts: prompts(), prng: Prng::new(1), submitted: 0, owed: 0 };
-        for _ in 0..size.running + size.waiting {
-            bed.submit();
-        }
+        bed.replace((size.running + size.waiting) as usize);
         bed
     }
 
@@ -115,7 +113,6 @@ impl Bed {
     }
 
     /// Submits a request for each of `count` that ended.
-    #[allow(dead_code, reason = "one of several users needs it")]
     pub fn replace(&mut self, count: usize) {
         self.owed += count;
         self.refill();
