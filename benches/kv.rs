@@ -18,7 +18,7 @@ fn kv() -> Kv {
 fn hashes(count: u32) -> Vec<BlockHash> {
     let block = |i: u32| -> Vec<u32> { (0..16).map(|t| i * 16 + t).collect() };
     let mut chain = BlockHash::ROOT;
-    (0..count).map(|i| (chain = chain.chain(&block(i)), chain).1).collect()
+    (0..count).map(|i| (chain = chain.chain(&block(i), &[]), chain).1).collect()
 }
 
 fn acts(c: &mut Criterion) {
@@ -54,7 +54,9 @@ fn acts(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let block: Vec<u32> = (0..16).map(|i| i * 7919).collect();
     let mut chain = BlockHash::ROOT;
-    group.bench_function("hash_16_tokens", |b| b.iter(|| chain = black_box(chain.chain(black_box(&block)))));
+    group.bench_function("hash_16_tokens", |b| {
+        b.iter(|| chain = black_box(chain.chain(black_box(&block), &[])))
+    });
 
     group.throughput(Throughput::Elements(100));
     let (mut memory, mut copies) = (kv(), Vec::with_capacity(256));

@@ -123,6 +123,14 @@ impl Sequence {
         prompt.get(position).or_else(|| self.output.get(position - prompt.len())).copied()
     }
 
+    /// The tokens at `start..end`, those of the prompt and those of the output, if all are known.
+    pub fn span(&self, start: usize, end: usize) -> Option<(&[u32], &[u32])> {
+        let crate::request::Prompt::Tokens(prompt) = &self.request.prompt else { return None };
+        let edge = prompt.len();
+        let output = self.output.get(start.max(edge) - edge..end.max(edge) - edge)?;
+        Some((&prompt[start.min(edge)..end.min(edge)], output))
+    }
+
     /// Notes an output token that came while it had no slot.
     pub fn credit(&mut self, token: u32, index: u32) {
         self.last_token = token;

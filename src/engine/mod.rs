@@ -9,8 +9,6 @@ mod apply;
 mod settle;
 mod waiting;
 
-#[cfg(test)]
-mod tests;
 
 use crate::batch::BatchPlan;
 use crate::budget::PowerBudget;

@@ -10,9 +10,6 @@ use crate::request::{FinishReason, Prompt};
 use crate::sched::{Event, Phase, TokenEvent};
 use crate::units::Nanos;
 
-/// The most tokens of one block, for hashing on the stack.
-const BLOCK_MAX: usize = 1024;
-
 impl Engine {
     /// Waits for the oldest step in flight, if there is one, and settles it.
     pub(super) fn settle_oldest(&mut self) -> Result<Option<(u64, BatchShape)>, StepError> {
@@ -100,13 +97,18 @@ impl Engine {
         }
     }
 
-    /// Publishes what the rows of a step have filled.
+    /// Publishes what the rows of a step have filled: one decode in sixteen fills a block.
     fn publish(&mut self, step: u64) {
+        let shift = self.config.block_shift();
         for at in 0..self.plans[(step & 1) as usize].rows.len() {
-            let row = self.plans[(step & 1) as usize].rows[at];
-            let r = &self.rows[row.slot.index()];
-            if r.id == row.id && r.phase != Phase::Vacant {
-                self.seal(row.slot, row.position + row.tokens);
+            let row = &self.plans[(step & 1) as usize].rows[at];
+            let (slot, id, before, after) = (row.slot, row.id, row.position, row.position + row.tokens);
+            if before >> shift == after >> shift {
+                continue;
+            }
+            let r = &self.rows[slot.index()];
+            if r.id == id && r.phase != Phase::Vacant {
+                self.seal(slot, after);
             }
         }
     }
@@ -135,11 +137,9 @@ impl Engine {
                 inside.then(|| content_hash(&sequence.request.prompt, at, self.config.block_size))?
             }
             Prompt::Tokens(_) => {
-                let mut block = [0; BLOCK_MAX];
-                for (i, token) in block[..size].iter_mut().enumerate() {
-                    *token = sequence.token(at * size as u32 + i as u32)?;
-                }
-                Some(self.hot[slot.index()].chain.chain(&block[..size]))
+                let chain = self.hot[slot.index()].chain;
+                let (start, end) = (at as usize * size, (at as usize + 1) * size);
+                sequence.span(start, end).map(|(prompt, output)| chain.chain(prompt, output))
             }
         }
     }

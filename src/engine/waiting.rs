@@ -41,7 +41,7 @@ pub(super) fn prompt_hashes(prompt: &Prompt, block_size: Tokens) -> impl Iterato
         Prompt::Length(_) => None,
         Prompt::Tokens(ids) => {
             let start = (block * size) as usize;
-            chain = chain.chain(&ids[start..start + size as usize]);
+            chain = chain.chain(&ids[start..start + size as usize], &[]);
             Some(chain)
         }
         Prompt::Content { .. } => content_hash(prompt, block, block_size),

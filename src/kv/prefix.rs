@@ -21,14 +21,30 @@ impl BlockHash {
     /// What the first block of a sequence follows.
     pub const ROOT: Self = Self(1);
 
-    /// The hash of a block of `tokens` behind this one.
-    pub fn chain(self, tokens: &[u32]) -> Self {
+    /// The hash of a block behind this one, whose tokens are `head` and then `tail`.
+    pub fn chain(self, head: &[u32], tail: &[u32]) -> Self {
         let (mut low, mut high) = (self.0 as u64, (self.0 >> 64) as u64);
-        for quad in tokens.chunks(4) {
-            let word = |i: usize| u64::from(quad.get(i).map_or(u32::MAX, |t| *t));
-            let (a, b) = (word(0) << 32 | word(1), word(2) << 32 | word(3));
+        let mut mix = |quad: [u32; 4]| {
+            let (a, b) = (
+                u64::from(quad[0]) << 32 | u64::from(quad[1]),
+                u64::from(quad[2]) << 32 | u64::from(quad[3]),
+            );
             low = fold(low ^ a ^ KEYS[0], b ^ KEYS[1]).wrapping_add(high);
             high = fold(high ^ b ^ KEYS[2], a ^ KEYS[3]) ^ low.rotate_left(17);
+        };
+        if head.len().is_multiple_of(4) && tail.len().is_multiple_of(4) {
+            let quads = head.as_chunks().0.iter().chain(tail.as_chunks().0);
+            quads.for_each(|quad| mix(*quad));
+        } else {
+            let mut tokens = head.iter().chain(tail).copied();
+            while let Some(first) = tokens.next() {
+                mix([
+                    first,
+                    tokens.next().unwrap_or(u32::MAX),
+                    tokens.next().unwrap_or(u32::MAX),
+                    tokens.next().unwrap_or(u32::MAX),
+                ]);
+            }
         }
         Self::finish(low, high)
     }
@@ -202,16 +218,19 @@ mod tests {
     #[test]
     fn hash_depends_on_every_token_their_order_and_all_before() {
         let block: Vec<u32> = (0..16).collect();
-        let base = BlockHash::ROOT.chain(&block);
+        let base = BlockHash::ROOT.chain(&block, &[]);
         for i in 0..16 {
             let mut other = block.clone();
             other[i] ^= 1 << 20;
-            assert_ne!(base, BlockHash::ROOT.chain(&other), "token {i}");
+            assert_ne!(base, BlockHash::ROOT.chain(&other, &[]), "token {i}");
         }
         let mut swapped = block.clone();
         swapped.swap(0, 1);
-        assert_ne!(base, BlockHash::ROOT.chain(&swapped));
-        assert_ne!(base.chain(&block), base);
+        assert_ne!(base, BlockHash::ROOT.chain(&swapped, &[]));
+        assert_ne!(base.chain(&block, &[]), base);
+        for cut in 0..16 {
+            assert_eq!(base, BlockHash::ROOT.chain(&block[..cut], &block[cut..]), "cut at {cut}");
+        }
         assert_ne!(BlockHash::of_content(1, 0), BlockHash::of_content(0, 1));
     }
 
