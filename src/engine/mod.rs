@@ -9,7 +9,6 @@ mod apply;
 mod settle;
 mod waiting;
 
-
 use crate::batch::BatchPlan;
 use crate::budget::PowerBudget;
 use crate::clock::Clock;

@@ -20,9 +20,18 @@ impl Fcfs {
     }
 }
 
+impl Default for Fcfs {
+    fn default() -> Self {
+        Self { name: "fcfs".into(), headroom: HEADROOM }
+    }
+}
+
+/// The default headroom, in parts of ten thousand.
+const HEADROOM: u32 = 100;
+
 /// Reads the `headroom` parameter, in parts of ten thousand.
 pub(super) fn headroom(params: &mut Params) -> Result<u32, PolicyError> {
-    Ok((params.number("headroom", 0.01, 0.0, 0.5)? * 10_000.0).round() as u32)
+    Ok((params.number("headroom", f64::from(HEADROOM) / 10_000.0, 0.0, 0.5)? * 10_000.0).round() as u32)
 }
 
 impl Policy for Fcfs {
