@@ -11,7 +11,7 @@ const SAMPLE: usize = 10_000;
 
 /// The saturated request rate, in requests per second, of `fcfs` with swap on one engine of `setup`.
 ///
-/// All requests, repeated up to [`SAMPLE`], are there from the start. Counted are the completions after
+/// All requests, repeated up to ten thousand, are there from the start. Counted are the completions after
 /// the first tenth and before the queue runs dry, so that neither the filling of the machine nor its
 /// draining shows.
 ///
