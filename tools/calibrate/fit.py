@@ -418,12 +418,12 @@ def readme(prof, spec, lines, prompt):
             err = (c["median_pct"], c["worst_pct"]) if c["points"] else ("-", "-")
             o.append(f"| `{p['name']}` | {c['against']} | {c['points']} | {err[0]} | {err[1]} | {c['note']} |")
     o += ["", "The H200 profile has no measured end-to-end run to check against.", "",
-          f"### ML.ENERGY chat runs on H100, row by row (measured / modelled; prompts of {prompt} tokens assumed)", "",
-          "| profile | runs of | batch limit | median gap ms | mean iteration ms | W | error % gap / iteration / W |",
-          "| --- | --- | --- | --- | --- | --- | --- |"]
+          f"### ML.ENERGY chat runs on H100, row by row (prompts of {prompt} tokens assumed)", "",
+          "| profile | runs of | batch limit | error % of median gap | of mean iteration | of power |",
+          "| --- | --- | --- | --- | --- | --- |"]
     for name, model, b, itl, itl_p, it, it_p, w, w_p in lines:
-        o.append(f"| `{name}` | {model} | {b} | {itl:.1f} / {itl_p:.1f} | {it:.1f} / {it_p:.1f} | {w:.0f} / {w_p:.0f} | "
-                 f"{100 * (itl_p / itl - 1):+.1f} / {100 * (it_p / it - 1):+.1f} / {100 * (w_p / w - 1):+.1f} |")
+        o.append(f"| `{name}` | {model} | {b} | {100 * (itl_p / itl - 1):+.1f} | {100 * (it_p / it - 1):+.1f} | "
+                 f"{100 * (w_p / w - 1):+.1f} |")
     o += ["", "## Sources", "", "| source | licence | used for |", "| --- | --- | --- |"]
     seen = {}
     for p in prof.values():
