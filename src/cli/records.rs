@@ -65,7 +65,7 @@ impl RecordArgs {
         };
         match report {
             Ok(report) => {
-                println!("{} steps of {} engines: all decisions equal", report.steps, report.engines);
+                say!("{} steps of {} engines: all decisions equal", report.steps, report.engines);
                 Ok(())
             }
             // Whoever closes the pipe has seen enough.
