@@ -12,7 +12,7 @@
 use crate::ids::{Places, Slot};
 use crate::kv::HostSpan;
 use crate::request::{Request, RequestId};
-use crate::units::{Blocks, Nanos, Tokens};
+use crate::units::{Blocks, Tokens};
 
 /// Where a sequence is.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -139,17 +139,13 @@ impl Sequence {
             self.output.push(token);
         }
     }
-
-    /// How long it has been known.
-    pub fn age(&self, now: Nanos) -> Nanos {
-        now.saturating_sub(self.request.arrival)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::request::Prompt;
+    use crate::units::Nanos;
 
     fn sequence() -> Sequence {
         let request = Request::new(Nanos(5), Prompt::Tokens([1, 2, 3].into()), Tokens(4));
@@ -161,7 +157,6 @@ mod tests {
         let mut s = sequence();
         s.output = vec![9];
         assert_eq!([2, 3, 4].map(|at| s.token(at)), [Some(3), Some(9), None]);
-        assert_eq!(s.age(Nanos(7)), Nanos(2));
     }
 
     #[test]
