@@ -117,7 +117,7 @@ impl Engine {
             phase,
             priority: request.priority,
             parked: false,
-            mark: 0,
+            mark: rank.mark,
         };
         self.hot[slot.index()] = Hot {
             stop: request.stop,
@@ -190,7 +190,8 @@ impl Engine {
         }
     }
 
-    fn rerank_resident(&mut self, slot: Slot) {
+    /// Asks the policy for a resident's rank again.
+    pub(super) fn rerank_resident(&mut self, slot: Slot) {
         let (id, generated) = (self.rows[slot.index()].id, self.rows[slot.index()].generated);
         self.sequence_mut(id).generated = generated;
         let rank = self.rank(id);
@@ -200,6 +201,7 @@ impl Engine {
             self.reorder(slot);
         }
         self.rows[slot.index()].rerank_at = rank.until;
+        self.rows[slot.index()].mark = rank.mark;
     }
 }
 

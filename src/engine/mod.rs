@@ -542,12 +542,14 @@ impl Engine {
         }
     }
 
-    /// Ranks some waiting jobs anew after the policy has started a new epoch.
+    /// Ranks some jobs and residents anew after the policy has started a new epoch.
     fn rerank_some(&mut self) {
         let end = (self.sweep + self.config.rerank_per_step as usize).min(self.live.len());
         for index in self.sweep..end {
             let Some(sequence) = &self.live[index] else { continue };
-            if sequence.waits() && sequence.rank_epoch != self.rank_epoch {
+            if let Some(slot) = sequence.slot() {
+                self.rerank_resident(slot);
+            } else if sequence.rank_epoch != self.rank_epoch {
                 let id = sequence.id;
                 self.dequeue(id);
                 let mut sequence = self.live[index].take().expect("it was there");

@@ -23,7 +23,7 @@ pub enum Admission {
 /// Buffers of the passes.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Rows chosen so far, in order.
+    /// Rows set aside, in order.
     pub(super) chosen: Vec<Slot>,
     /// One mark per slot; all zero between decisions.
     pub(super) marks: Vec<u8>,
@@ -42,6 +42,8 @@ pub struct Draft<'d> {
     block_shift: u32,
     /// Tokens left in this step.
     pub tokens: u32,
+    /// Of these, tokens that no admission may take: the walk keeps them for decodes.
+    pub held: u32,
     /// Rows left in this step.
     pub seqs: u32,
     /// Residents that may still be added.
@@ -61,6 +63,7 @@ impl<'d> Draft<'d> {
             decision,
             block_shift: view.config.block_shift(),
             tokens: view.config.max_num_batched_tokens.0,
+            held: 0,
             seqs: view.config.max_num_seqs,
             slots: view.config.max_resident - view.order.len() as u32,
             free: view.free.0,
@@ -148,7 +151,11 @@ impl<'d> Draft<'d> {
     /// The tokens that a job gets in this step if it is admitted now.
     pub fn chunk(&self, view: &View<'_>, job: &Job) -> u32 {
         let returns = job.swapped > Tokens::ZERO;
-        if returns && view.config.swap == SwapMode::Overlap { 0 } else { job.missing().0.min(self.tokens) }
+        if returns && view.config.swap == SwapMode::Overlap {
+            0
+        } else {
+            job.missing().0.min(self.tokens - self.held)
+        }
     }
 
     /// Whether a job can be admitted now, from a group with its headroom left free.
@@ -158,7 +165,7 @@ impl<'d> Draft<'d> {
 
     /// Blocks that are missing for admitting a job; `u32::MAX` if tokens, rows or slots are.
     pub fn shortage(&self, view: &View<'_>, candidate: &Candidate, admission: Admission) -> u32 {
-        if self.tokens == 0 || self.seqs == 0 || self.slots == 0 {
+        if self.tokens <= self.held || self.seqs == 0 || self.slots == 0 {
             return u32::MAX;
         }
         let job = &candidate.job;

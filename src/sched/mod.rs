@@ -37,12 +37,14 @@ pub struct Rank {
     pub value: i64,
     /// Ask again once this many tokens are generated; `u32::MAX` for never.
     pub until: u32,
+    /// The row's [`Resident::mark`] while the rank holds: free for the policy's own use.
+    pub mark: u8,
 }
 
 impl Rank {
     /// A rank that holds as long as the sequence is resident.
     pub const fn fixed(value: i64) -> Self {
-        Self { value, until: u32::MAX }
+        Self { value, until: u32::MAX, mark: 0 }
     }
 }
 
@@ -110,12 +112,14 @@ pub trait Policy: Send {
     /// in each new [`Policy::epoch`].
     fn place(&mut self, job: &Job, places: &mut Places);
 
-    /// Ranks a job that becomes resident, or a resident whose last rank has run out.
+    /// Ranks a job that becomes resident, a resident whose last rank has run out, and every resident
+    /// once more in each new [`Policy::epoch`].
     fn rank(&mut self, job: &Job) -> Rank {
         Rank::fixed(job.arrival.0 as i64)
     }
 
-    /// The epoch of the ranks. When it changes, all waiting jobs are placed anew, some each step.
+    /// The epoch of the ranks. When it changes, all waiting jobs are placed and all residents ranked
+    /// anew, some each step.
     fn epoch(&self) -> u64 {
         0
     }
@@ -131,6 +135,11 @@ pub trait Policy: Send {
     /// Whether a resident may be neither parked nor evicted while another can go.
     fn protects(&self, _row: &Resident) -> bool {
         false
+    }
+
+    /// Why a job that fits may be admitted now; `None` shuts its group for this step.
+    fn accepts(&mut self, _candidate: &Candidate) -> Option<Reason> {
+        Some(Reason::Order)
     }
 
     /// Whether a waiting job may evict residents that come after it in the order.

@@ -134,7 +134,7 @@ impl Policy for Fenced {
 
     fn rank(&mut self, job: &Job) -> Rank {
         let bin = job.generated.0 / 16;
-        Rank { value: i64::from(bin) << 32 | job.id.number() as i64, until: (bin + 1) * 16 }
+        Rank { value: i64::from(bin) << 32 | job.id.number() as i64, until: (bin + 1) * 16, mark: 0 }
     }
 
     /// Behind its first token and before the end of its bin.

@@ -102,7 +102,7 @@ pub struct Resident {
     pub priority: u8,
     /// Whether it had no tokens in the last step.
     pub parked: bool,
-    /// Free for the policy's own use, kept as long as it is resident.
+    /// Given by the policy with the rank.
     pub mark: u8,
 }
 

@@ -4,13 +4,14 @@
 //!    batch is full. A chosen resident whose next block is not there evicts the last unprotected
 //!    resident behind it, or else itself. A waiting job evicts residents behind it only if together
 //!    they suffice; otherwise its group is closed for this step.
-//! 2. Chosen decodes get one token each; what is left goes to chosen prefills in the chosen order.
+//! 2. A chosen decode gets one token, and one is held back for each decode that the walk has yet to
+//!    come to; the others are for prefills, in the order of the walk.
 //! 3. Residents that were not chosen stay in memory, parked.
 //!
 //! The order of acts follows Lane's scheduling pass, of which UniBoost's and SRPT's are special cases.
 
 use super::decision::{Decision, Reason};
-use super::draft::Draft;
+use super::draft::{Admission, Draft};
 use super::view::{Candidate, View};
 use super::{Budget, Mode, Policy};
 use crate::ids::Slot;
@@ -24,18 +25,16 @@ pub fn walk<P: Policy + ?Sized>(policy: &mut P, view: &mut View<'_>, decision: &
     let budget = policy.budget(view);
     let mut draft = Draft::new(view, decision);
     draft.tokens = draft.tokens.min(budget.tokens.0);
-    let mut chosen = std::mem::take(&mut view.scratch.chosen);
     let mut marks = std::mem::take(&mut view.scratch.marks);
-    let mut walk =
-        Walk { policy, budget, draft, chosen: &mut chosen, marks: &mut marks, tail: view.order.len() };
+    let tail = view.order.len();
+    let mut walk = Walk { policy, budget, draft, marks: &mut marks, tail, decodes: 0 };
+    walk.count_decodes(view);
     walk.protected(view);
     walk.merged(view);
     walk.park(view);
     for slot in view.order {
         marks[slot.index()] = 0;
     }
-    chosen.clear();
-    view.scratch.chosen = chosen;
     view.scratch.marks = marks;
 }
 
@@ -43,19 +42,32 @@ struct Walk<'w, 'd, P: Policy + ?Sized> {
     policy: &'w mut P,
     budget: Budget,
     draft: Draft<'d>,
-    /// Prefills that wait for what the decodes leave of the step's tokens.
-    chosen: &'w mut Vec<Slot>,
     marks: &'w mut Vec<u8>,
     /// Everything in the order from here on is chosen, evicted, protected or not evictable.
     tail: usize,
+    /// Decodes that the walk has not come to.
+    decodes: u32,
 }
 
 impl<P: Policy + ?Sized> Walk<'_, '_, P> {
+    fn count_decodes(&mut self, view: &View<'_>) {
+        if self.budget.mode != Mode::PrefillOnly {
+            let rows = view.order.iter().map(|slot| view.row(*slot));
+            self.decodes = rows.filter(|row| row.ready() && row.decodes()).count() as u32;
+        }
+        self.hold_back();
+    }
+
+    /// Holds a token back for each decode that may still be chosen beside one more prefill.
+    fn hold_back(&mut self) {
+        self.draft.held = self.decodes.min(self.draft.seqs.saturating_sub(1));
+    }
+
     fn protected(&mut self, view: &View<'_>) {
         for at in 0..view.order.len() {
-            let row = view.row(view.order[at]);
-            if row.ready() && self.policy.protects(row) {
-                self.choose(view, at);
+            let ours = !self.skips(view, at) && self.policy.protects(view.row(view.order[at]));
+            if ours && self.draft.seqs > 0 {
+                self.choose(view, at, 0, Reason::Protected);
             }
         }
     }
@@ -63,7 +75,7 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
     /// Merges residents and waiting jobs by rank; at equal ranks the resident comes first.
     fn merged(&mut self, view: &mut View<'_>) {
         let mut at = 0;
-        loop {
+        while self.draft.seqs > 0 {
             while at < view.order.len() && self.skips(view, at) {
                 at += 1;
             }
@@ -71,14 +83,13 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
             let waiting = self.next_waiting(view).filter(|c| resident.is_none_or(|rank| c.key < rank));
             match (waiting, resident) {
                 (Some(candidate), _) => self.admit(view, &candidate),
-                (None, Some(_)) if self.draft.seqs > 0 => {
-                    self.choose(view, at);
+                (None, Some(_)) => {
+                    self.choose(view, at, at + 1, Reason::Decode);
                     at += 1;
                 }
-                _ => break,
+                (None, None) => break,
             }
         }
-        self.prefills(view);
     }
 
     fn skips(&self, view: &View<'_>, at: usize) -> bool {
@@ -87,118 +98,146 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
     }
 
     fn next_waiting(&self, view: &mut View<'_>) -> Option<Candidate> {
-        let wanted = self.budget.mode != Mode::DecodeOnly && self.draft.seqs > 0 && self.draft.tokens > 0;
+        let wanted = self.budget.mode != Mode::DecodeOnly && self.draft.tokens > self.draft.held;
         if wanted { view.waiting.peek() } else { None }
     }
 
-    /// Chooses the resident at a place of the order, making room for its next token.
-    fn choose(&mut self, view: &View<'_>, at: usize) {
+    /// Chooses the resident at a place of the order, making room for its next tokens; whoever stands
+    /// before `floor` is no victim.
+    fn choose(&mut self, view: &View<'_>, at: usize, floor: usize, reason: Reason) {
         let slot = view.order[at];
         let row = view.row(slot);
-        if self.draft.seqs == 0 {
-            return;
+        if row.decodes() {
+            self.decode(view, at, floor, reason);
+        } else if self.budget.mode != Mode::DecodeOnly {
+            self.prefill(view, at, floor);
         }
-        if !row.decodes() {
-            self.marks[slot.index()] = CHOSEN;
-            self.chosen.push(slot);
-            return;
-        }
+    }
+
+    fn decode(&mut self, view: &View<'_>, at: usize, floor: usize, reason: Reason) {
+        let slot = view.order[at];
+        let row = view.row(slot);
         if self.budget.mode == Mode::PrefillOnly || self.draft.tokens == 0 {
             return;
         }
         while row.growth(1, view.config.block_shift()) > self.draft.free {
-            match self.victim(view, at) {
-                Some(victim) => self.evict(view, victim, Reason::Memory),
-                None => return self.evict(view, slot, Reason::Override),
+            let (victim, why) = match self.victim(view, at, floor) {
+                Some(victim) => (victim, Reason::Memory),
+                None if reason == Reason::Protected => (self.overridden(view, at), Reason::Override),
+                None => (slot, Reason::Memory),
+            };
+            self.evict(view, victim, why);
+            if victim == slot {
+                return;
             }
         }
         self.marks[slot.index()] = CHOSEN;
-        self.draft.run(slot, row, 1, Reason::Decode);
+        self.decodes -= 1;
+        self.draft.run(slot, row, 1, reason);
+        self.hold_back();
     }
 
-    /// The last resident behind `at` that may go: unprotected if there is one.
-    fn victim(&mut self, view: &View<'_>, at: usize) -> Option<Slot> {
-        while self.tail > at + 1 {
-            let slot = view.order[self.tail - 1];
-            if !self.skips(view, self.tail - 1) && !self.policy.protects(view.row(slot)) {
-                return Some(slot);
+    /// Gives a prefill its chunk of what the decodes leave, as far as blocks are there.
+    fn prefill(&mut self, view: &View<'_>, at: usize, floor: usize) {
+        let slot = view.order[at];
+        let row = view.row(slot);
+        let size = view.config.block_size.0;
+        let chunk = row.missing().min(self.draft.tokens.saturating_sub(self.draft.held));
+        while row.growth(chunk, view.config.block_shift()) > self.draft.free {
+            match self.victim(view, at, floor) {
+                Some(victim) => self.evict(view, victim, Reason::Memory),
+                None => break,
             }
-            self.tail -= 1;
+        }
+        let held = (row.blocks * size).saturating_sub(row.computed);
+        let chunk = chunk.min(self.draft.free.saturating_mul(size).saturating_add(held));
+        if chunk > 0 && self.draft.run(slot, row, chunk, Reason::Prefill) {
+            self.marks[slot.index()] = CHOSEN;
+            self.hold_back();
+        }
+    }
+
+    /// The last unprotected resident from `floor` on that may go for the one at `at`.
+    fn victim(&mut self, view: &View<'_>, at: usize, floor: usize) -> Option<Slot> {
+        while self.tail > floor {
+            let last = self.tail - 1;
+            if last != at && self.evictable(view, last) {
+                return Some(view.order[last]);
+            }
+            self.tail = last;
         }
         None
     }
 
+    /// The last protected resident behind the one at `at`, itself at the least.
+    fn overridden(&self, view: &View<'_>, at: usize) -> Slot {
+        let last = (at + 1..view.order.len()).rev().find(|last| !self.skips(view, *last));
+        view.order[last.unwrap_or(at)]
+    }
+
+    /// Evicts a resident that was not chosen.
     fn evict(&mut self, view: &View<'_>, slot: Slot, reason: Reason) {
         self.marks[slot.index()] = EVICTED;
+        self.decodes -= u32::from(self.decodes > 0 && view.row(slot).decodes());
         self.draft.evict(view, slot, reason);
+        self.hold_back();
     }
 
-    /// Admits a job if it fits, after evictions that together suffice; else closes its group.
+    /// Admits a job if it fits, after evictions that together suffice, and its policy takes it; else
+    /// closes its group.
     fn admit(&mut self, view: &mut View<'_>, candidate: &Candidate) {
         let admission = self.policy.admission();
-        let shortage = self.draft.shortage(view, candidate, admission);
-        if shortage > 0 && !self.make_room(view, candidate, shortage) {
-            return view.waiting.close(candidate.group);
+        let accepted = self.room(view, candidate, admission).and_then(|first| {
+            let reason = self.policy.accepts(candidate)?;
+            self.clear(view, first);
+            self.draft.fits(view, candidate, admission).then_some(reason)
+        });
+        match accepted {
+            Some(reason) => self.draft.admit(view, candidate, admission, reason),
+            None => view.waiting.close(candidate.group),
         }
-        if self.draft.fits(view, candidate, admission) {
-            self.draft.admit(view, candidate, admission, Reason::Order);
-        } else {
-            view.waiting.close(candidate.group);
-        }
+        self.hold_back();
     }
 
-    /// Evicts residents that come after a candidate, last first, only if together they suffice.
-    fn make_room(&mut self, view: &View<'_>, candidate: &Candidate, shortage: u32) -> bool {
-        if !self.policy.preempts() {
-            return false;
-        }
+    /// From where on the residents that come after a candidate must go so that it fits: the end, if
+    /// it fits as it is; nothing, if even all of them do not suffice.
+    fn room(&self, view: &View<'_>, candidate: &Candidate, admission: Admission) -> Option<usize> {
+        let shortage = self.draft.shortage(view, candidate, admission);
         let lacks_slot = self.draft.slots == 0;
-        if shortage == u32::MAX && !lacks_slot {
-            return false;
+        if shortage == 0 {
+            return Some(self.tail);
+        }
+        if !self.policy.preempts() || (shortage == u32::MAX && !lacks_slot) {
+            return None;
         }
         let blocks = if shortage == u32::MAX { 0 } else { shortage };
-        let mut freed = 0;
+        let (mut freed, mut victims) = (0, 0);
         let mut first = self.tail;
-        while first > 0 && (freed < blocks || (lacks_slot && first == self.tail)) {
-            let slot = view.order[first - 1];
-            if view.row(slot).rank <= candidate.key {
-                break;
+        while freed < blocks || (lacks_slot && victims == 0) {
+            first = first.checked_sub(1)?;
+            if view.row(view.order[first]).rank <= candidate.key {
+                return None;
             }
-            first -= 1;
             if self.evictable(view, first) {
-                freed += view.pool.returns(slot).0;
+                freed += view.pool.returns(view.order[first]).0;
+                victims += 1;
             }
         }
-        let suffices = freed >= blocks && (freed > 0 || !lacks_slot);
-        if suffices {
-            for at in (first..self.tail).rev() {
-                if self.evictable(view, at) {
-                    self.evict(view, view.order[at], Reason::Memory);
-                }
+        Some(first)
+    }
+
+    /// Evicts what is evictable from `first` on.
+    fn clear(&mut self, view: &View<'_>, first: usize) {
+        for at in (first..self.tail).rev() {
+            if self.evictable(view, at) {
+                self.evict(view, view.order[at], Reason::Memory);
             }
-            self.tail = first;
         }
-        suffices
+        self.tail = first;
     }
 
     fn evictable(&self, view: &View<'_>, at: usize) -> bool {
         !self.skips(view, at) && !self.policy.protects(view.row(view.order[at]))
-    }
-
-    /// Gives what the decodes left to the chosen prefills, in order.
-    fn prefills(&mut self, view: &View<'_>) {
-        for i in 0..self.chosen.len() {
-            let slot = self.chosen[i];
-            let row = view.row(slot);
-            let chunk = row.missing().min(self.draft.tokens);
-            let held = (row.blocks * view.config.block_size.0).saturating_sub(row.computed);
-            let fits = self.draft.free.saturating_mul(view.config.block_size.0).saturating_add(held);
-            let runs = chunk > 0 && fits > 0 && self.draft.seqs > 0 && self.budget.mode != Mode::DecodeOnly;
-            let ran = runs && self.draft.run(slot, row, chunk.min(fits), Reason::Prefill);
-            if !ran {
-                self.marks[slot.index()] = 0;
-            }
-        }
     }
 
     /// Names the residents that could run and do not.

@@ -43,7 +43,7 @@ impl Policy for Las {
     }
 
     fn rank(&mut self, job: &Job) -> Rank {
-        Rank { value: self.value(job), until: self.bin(job.generated.0).1 }
+        Rank { value: self.value(job), until: self.bin(job.generated.0).1, mark: 0 }
     }
 
     fn groups(&mut self, view: &mut View<'_>) {

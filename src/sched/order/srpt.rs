@@ -36,7 +36,7 @@ impl Policy for Srpt {
     /// A decode lowers the rank by one, so running residents keep their order among themselves; only a
     /// parked one can fall behind, and sixteen tokens (a block) is as fine as it matters.
     fn rank(&mut self, job: &Job) -> Rank {
-        Rank { value: self.remaining(job), until: job.generated.0 + 16 }
+        Rank { value: self.remaining(job), until: job.generated.0 + 16, mark: 0 }
     }
 
     fn groups(&mut self, view: &mut View<'_>) {
