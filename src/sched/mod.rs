@@ -14,6 +14,7 @@
 pub mod decision;
 pub mod draft;
 pub mod order;
+pub mod predict;
 pub mod view;
 pub mod walk;
 

@@ -10,7 +10,8 @@ use crate::prng::Prng;
 use crate::request::FinishReason;
 use crate::units::Blocks;
 
-const POLICIES: [&str; 6] = ["fcfs", "vllm", "sglang", "sjf", "srpt", "las:k=8"];
+const POLICIES: [&str; 8] =
+    ["fcfs", "vllm", "sglang", "sjf", "srpt", "trail", "trail:noise=1:limit=0.3", "las:k=8"];
 
 fn cost() -> CostModel {
     CostModel::new(&Profile::load("a100-llama-3-8b").unwrap())

@@ -5,13 +5,18 @@ mod las;
 mod sglang;
 mod sjf;
 mod srpt;
+mod trail;
 mod vllm;
+
+#[cfg(test)]
+mod tests;
 
 pub use fcfs::Fcfs;
 pub use las::Las;
 pub use sglang::Sglang;
 pub use sjf::Sjf;
 pub use srpt::Srpt;
+pub use trail::Trail;
 pub use vllm::Vllm;
 
 use super::{Oracle, Policy};
@@ -29,7 +34,7 @@ pub(crate) fn place_in_one(places: &mut Places, rank: i64) {
 }
 
 /// The names that [`parse`] knows.
-pub const NAMES: &[&str] = &["fcfs", "vllm", "sglang", "sjf", "srpt", "las"];
+pub const NAMES: &[&str] = &["fcfs", "vllm", "sglang", "sjf", "srpt", "trail", "las"];
 
 /// Why a policy's name could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -69,6 +74,7 @@ pub fn parse(spec: &str, oracle: Option<Arc<dyn Oracle>>) -> Result<Box<dyn Poli
         "sglang" => Box::new(Sglang::new(&mut params)?),
         "sjf" => Box::new(Sjf::new(&mut params, oracle()?)?),
         "srpt" => Box::new(Srpt::new(&mut params, oracle()?)?),
+        "trail" => Box::new(Trail::new(&mut params, oracle()?)?),
         "las" => Box::new(Las::new(&mut params)?),
         _ => return Err(PolicyError::Unknown { name: name.clone(), known: NAMES.join(", ") }),
     };
