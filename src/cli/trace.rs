@@ -484,7 +484,10 @@ rows that are not requests: 1
 
     #[test]
     fn wrong_usage_is_told_before_anything_is_read() {
-        assert!(usage_error(&["synth", "x", "--mix", "mix-3"]).contains("known are mix-1, mix-2, s1k, chat"));
+        assert!(
+            usage_error(&["synth", "x", "--mix", "mix-3"])
+                .contains("known are mix-05, mix-1, mix-2, s1k, chat")
+        );
         assert!(usage_error(&["synth", "x", "--arrivals", "gamma:x"]).contains("such as gamma:3"));
         assert!(usage_error(&["synth", "x", "--rate", "0"]).contains("must be a number above zero"));
         assert!(usage_error(&["synth", "x", "--requests", "0"]).contains("must be a whole number from 1"));

@@ -12,6 +12,8 @@ use std::fmt;
 /// A mix of lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mix {
+    /// 5 % reasoning, 95 % short.
+    Mix05,
     /// 20 % reasoning, 80 % short.
     Mix1,
     /// 70 % reasoning, 30 % short.
@@ -24,11 +26,12 @@ pub enum Mix {
 
 impl Mix {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Mix1, Self::Mix2, Self::S1k, Self::Chat];
+    pub const ALL: [Self; 5] = [Self::Mix05, Self::Mix1, Self::Mix2, Self::S1k, Self::Chat];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Mix05 => "mix-05",
             Self::Mix1 => "mix-1",
             Self::Mix2 => "mix-2",
             Self::S1k => "s1k",
@@ -49,6 +52,7 @@ impl Mix {
     /// The lengths of one request: prompt and output.
     pub fn draw(self, prng: &mut Prng) -> (Tokens, Tokens) {
         let reasoning_percent = match self {
+            Self::Mix05 => 5,
             Self::Mix1 => 20,
             Self::Mix2 => 70,
             Self::S1k => 100,
@@ -188,6 +192,7 @@ mod tests {
             let mut prng = Prng::new(5);
             (0..100_000).filter(|_| mix.draw(&mut prng).1 <= Tokens(250)).count() as f64 / 1e5
         };
+        near("mix-05 short", short(Mix::Mix05), 0.95, 0.005);
         near("mix-1 short", short(Mix::Mix1), 0.8, 0.01);
         near("mix-2 short", short(Mix::Mix2), 0.3, 0.02);
         let (_, output) = drawn(Mix::Mix2);
@@ -226,6 +231,6 @@ mod tests {
             assert_eq!(Mix::parse(mix.name()).unwrap(), mix);
         }
         let error = Mix::parse("mix-3").unwrap_err().to_string();
-        assert_eq!(error, "no mix \"mix-3\": known are mix-1, mix-2, s1k, chat");
+        assert_eq!(error, "no mix \"mix-3\": known are mix-05, mix-1, mix-2, s1k, chat");
     }
 }
