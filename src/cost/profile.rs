@@ -231,6 +231,16 @@ impl Profile {
         Self::parse(name, &json)
     }
 
+    /// The same machine with another bandwidth to the host, in GB/s.
+    ///
+    /// # Panics
+    /// If `gb_s` is not positive and finite.
+    pub fn with_swap_gb_s(mut self, gb_s: f64) -> Self {
+        assert!(gb_s > 0.0 && gb_s.is_finite(), "a link of {gb_s} GB/s");
+        self.swap.gb_s = gb_s;
+        self
+    }
+
     /// Reads a profile from its JSON; `name` is for errors.
     ///
     /// # Errors
