@@ -58,6 +58,7 @@
 //! | edges | [`sim`] | engines in virtual time, fed by arrivals |
 //! | | `report` | the page of a run, and tables |
 //! | | `trace` | request traces: read, made, scaled, described |
+//! | | `suite` | published comparisons: policies over many workloads, cached |
 //! | | `cli` | the command line |
 //!
 //! # Where to begin
@@ -73,7 +74,7 @@
 //! seam: CUDA kernels (behind [`exec::Executor`]), NVML and a power governor (they would yield a
 //! [`budget::PowerBudget`]), a server, and a C interface (both would wrap [`engine::Engine`]).
 //!
-//! Feature `cli`, on by default, adds `trace` and `cli`; a library user turns default features off.
+//! Feature `cli`, on by default, adds `trace`, `suite` and `cli`; a library user turns default features off.
 
 pub mod batch;
 pub mod budget;
@@ -97,6 +98,8 @@ pub mod request;
 pub mod sched;
 pub mod sequence;
 pub mod sim;
+#[cfg(feature = "cli")]
+pub mod suite;
 #[cfg(feature = "cli")]
 pub mod trace;
 pub mod units;

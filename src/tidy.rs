@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["metrics", "record"],
     &["trace"],
     &["sim", "report"],
+    &["suite"],
     &["cli"],
 ];
 

@@ -2,6 +2,7 @@
 
 use super::CliError;
 use super::output::{self, Outputs};
+use super::suite::{self, SuiteArgs, Wishes};
 use super::workload::{Workload, WorkloadArgs};
 use crate::metrics::{Metrics, Summary};
 use crate::report::RunReport;
@@ -21,17 +22,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   flyball compare --policies fcfs,las,srpt --trace mix-2 --loads 0.9,0.99 --seeds 5 --profile a100-llama-3-8b
+  flyball compare --suite public --quick
   flyball compare --policies fcfs,vllm,sglang --trace AzureLLMInferenceTrace_code.csv --loads 0.9 --seeds 3")]
 pub(super) struct CompareArgs {
-    /// The policies, the first of which the others are compared with.
-    #[arg(long, value_delimiter = ',', default_value = "fcfs,vllm,sglang,las,sjf,srpt")]
+    /// The policies, the first of which the others are compared with: fcfs,vllm,sglang,las,sjf,srpt, or
+    /// those of the suite.
+    #[arg(long, value_delimiter = ',')]
     policies: Vec<String>,
     /// Loads relative to capacity. Without it, --load or --rate-scale, or 0.95 for a mix.
     #[arg(long, value_delimiter = ',', conflicts_with_all = ["load", "rate_scale"])]
     loads: Vec<f64>,
-    /// Seeds 1 to N.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
-    seeds: u64,
+    /// Seeds 1 to N: 3, or as many as the suite has.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: Option<u64>,
+    #[command(flatten)]
+    suite: SuiteArgs,
     #[command(flatten)]
     workload: WorkloadArgs,
     #[command(flatten)]
@@ -54,7 +59,19 @@ struct Done {
     metrics: Option<Metrics>,
 }
 
-pub(super) fn run(args: CompareArgs) -> Result<(), CliError> {
+/// The policies and seeds of a comparison that is no suite.
+const POLICIES: [&str; 6] = ["fcfs", "vllm", "sglang", "las", "sjf", "srpt"];
+const SEEDS: u64 = 3;
+
+pub(super) fn run(mut args: CompareArgs) -> Result<(), CliError> {
+    if let Some(suite) = args.suite.suite {
+        let wishes = Wishes { policies: &args.policies, seeds: args.seeds, outputs: &args.outputs };
+        return suite::run(suite, &args.suite, &wishes);
+    }
+    if args.policies.is_empty() {
+        args.policies = POLICIES.map(str::to_owned).to_vec();
+    }
+    let seeds = args.seeds.unwrap_or(SEEDS);
     if let Some(bad) = args.loads.iter().find(|l| !(l.is_finite() && **l > 0.0)) {
         return Err(CliError::Usage(format!("--loads: {bad} is not above zero")));
     }
@@ -63,15 +80,15 @@ pub(super) fn run(args: CompareArgs) -> Result<(), CliError> {
         false => args.loads.iter().copied().map(Some).collect(),
     };
     let cells: Vec<(Option<f64>, u64)> =
-        loads.iter().flat_map(|load| (1..=args.seeds).map(|seed| (*load, seed))).collect();
+        loads.iter().flat_map(|load| (1..=seeds).map(|seed| (*load, seed))).collect();
     let mut done = grid(&args, &cells)?;
     done.sort_by_key(|d| (d.cell, d.policy));
     for (at, load) in loads.iter().enumerate() {
-        let range = at * args.seeds as usize..(at + 1) * args.seeds as usize;
+        let range = at * seeds as usize..(at + 1) * seeds as usize;
         let runs: Vec<&Done> = done.iter().filter(|d| range.contains(&d.cell)).collect();
-        print_load(&args, *load, &runs);
+        print_load(&args, *load, seeds, &runs);
     }
-    let last = (loads.len() - 1) * args.seeds as usize;
+    let last = (loads.len() - 1) * seeds as usize;
     let shown = done.iter().filter(|d| d.cell == last);
     let reports: Vec<RunReport<'_>> = shown
         .filter_map(|d| d.metrics.as_ref().map(|metrics| RunReport { summary: &d.summary, metrics }))
@@ -126,12 +143,12 @@ fn run_cell(
     args.policies.iter().enumerate().map(run).collect()
 }
 
-fn print_load(args: &CompareArgs, load: Option<f64>, runs: &[&Done]) {
+fn print_load(args: &CompareArgs, load: Option<f64>, seeds: u64, runs: &[&Done]) {
     let load = load.map_or_else(|| "the trace's own rate".to_owned(), |l| format!("load {l}"));
     say!("{load}, seed 1:");
     let first: Vec<&Summary> = runs.iter().filter(|d| d.summary.seed == 1).map(|d| &d.summary).collect();
     say!("{}", summary_table(&first));
-    say!("ratio to {} over {} seeds, geometric mean (smallest-largest):", args.policies[0], args.seeds);
+    say!("ratio to {} over {seeds} seeds, geometric mean (smallest-largest):", args.policies[0]);
     say!("{}", ratios(args, runs));
 }
 

@@ -15,6 +15,7 @@ pub mod doctor;
 mod output;
 mod records;
 mod replay;
+mod suite;
 pub mod trace;
 mod workload;
 
@@ -22,6 +23,7 @@ use crate::error::ProfileError;
 use crate::record::RecordError;
 use crate::sched::order::PolicyError;
 use crate::sim::SimError;
+use crate::suite::SuiteError;
 use crate::trace::TraceError;
 use clap::{Args, Parser, Subcommand};
 use std::io;
@@ -75,6 +77,8 @@ pub(crate) enum CliError {
     Policy(#[from] PolicyError),
     #[error(transparent)]
     Sim(#[from] SimError),
+    #[error(transparent)]
+    Suite(#[from] SuiteError),
     #[error("{}: {source}", path.display())]
     Record { path: PathBuf, source: Box<RecordError> },
     #[error("{}: {source}", path.display())]
@@ -91,7 +95,7 @@ impl CliError {
 
     fn code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Policy(_) => 2,
+            Self::Usage(_) | Self::Policy(_) | Self::Suite(SuiteError::Policy(_)) => 2,
             Self::Profile(ProfileError::Unknown { .. }) => 2,
             Self::Sim(SimError::Config(_) | SimError::Policy(_)) => 2,
             _ => 1,

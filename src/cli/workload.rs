@@ -4,8 +4,8 @@ use super::CliError;
 use crate::config::{Config, Preempt, SwapMode};
 use crate::cost::{CostModel, Profile};
 use crate::metrics::TraceInfo;
-use crate::request::Prompt;
 use crate::sim::{Arrival, Router, Setup, capacity};
+use crate::suite::work::arrivals;
 use crate::trace::{Arrivals, Format, Mix, ReadOptions, Trace, synth};
 use crate::units::{Blocks, Nanos, Tokens};
 use clap::Args;
@@ -21,7 +21,7 @@ const COMPARE_REQUESTS: usize = 10_000;
 /// What is run, and on what.
 #[derive(Args, Clone, Debug)]
 pub(super) struct WorkloadArgs {
-    /// A trace file, a ServeGen folder, or a built-in mix: mix-1, mix-2, s1k, chat.
+    /// A trace file, a ServeGen folder, or a built-in mix: mix-05, mix-1, mix-2, s1k, chat.
     #[arg(long, default_value = "mix-1", help_heading = "Work")]
     trace: String,
     /// The trace's format; guessed from its content otherwise.
@@ -239,19 +239,4 @@ impl WorkloadArgs {
             ..Config::default()
         }
     }
-}
-
-fn arrivals(trace: &Trace) -> Vec<Arrival> {
-    let prompt = |row: &crate::trace::TraceRow| match &row.content {
-        None => Prompt::Length(row.prompt),
-        Some(ids) => Prompt::Content { length: row.prompt, granularity: trace.granularity, ids: ids.clone() },
-    };
-    let arrival = |row: &crate::trace::TraceRow| Arrival {
-        at: row.arrival,
-        prompt: prompt(row),
-        output: row.output,
-        client: row.client,
-        priority: row.priority,
-    };
-    trace.rows.iter().map(arrival).collect()
 }

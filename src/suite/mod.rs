@@ -1,0 +1,57 @@
+//! Suites: published comparisons that anyone can run again with one command.
+//!
+//! ```text
+//! cells x arms x seeds -> jobs -> run (cache, all cores) -> results -> tables, page, rows
+//! ```
+//!
+//! A suite is data: which cells, which policies, which published figures stand beside ours. [`run`] does
+//! not know suites, and a suite does not know how jobs are run. Nothing here prints, and nothing of the
+//! host is in a result: the same build gives the same bytes.
+
+pub mod arms;
+pub mod cache;
+pub mod cells;
+pub mod document;
+pub mod figures;
+pub mod measures;
+pub mod public;
+pub mod rows;
+pub mod run;
+pub mod stats;
+pub mod work;
+
+use crate::error::ProfileError;
+use crate::sched::order::PolicyError;
+use crate::sim::SimError;
+use crate::trace::TraceError;
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a suite could not be run.
+#[derive(Debug, Error)]
+pub enum SuiteError {
+    /// A trace could not be read, or a result not be written.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// No such machine.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// No such policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A simulation failed.
+    #[error(transparent)]
+    Sim(#[from] SimError),
+    /// None of these files is in the folder of traces.
+    #[error("no file {}", .0.join(" or "))]
+    NoFile(&'static [&'static str]),
+    /// A file or folder that is not a trace.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,259 @@
+//! The public suite: every arm on every cell, the bars that the product must clear, and where it loses.
+
+use super::SuiteError;
+use super::arms::{Arm, Headroom, OWN, arms};
+use super::cells::Cell;
+use super::document::{Document, Section};
+use super::measures::{Measure, PUBLIC, Runs, TOK_S, TPOT_P99, TTFT_P95, TTLT_MEAN, TTLT_P95, TTLT_P99};
+use super::run::Job;
+use super::stats::Spread;
+use crate::report::{number, seconds};
+
+/// Which cells and arms, and how often.
+#[derive(Clone, Debug)]
+pub struct Public {
+    /// The cells; their files are there.
+    pub cells: Vec<Cell>,
+    /// The arms under each treatment of headroom.
+    pub tables: Vec<(Headroom, Vec<Arm>)>,
+    /// Seeds 1 to this.
+    pub seeds: u64,
+}
+
+impl Public {
+    /// The arms `names` on `cells`.
+    ///
+    /// # Errors
+    /// If there is no such policy.
+    pub fn new<S: AsRef<str>>(
+        cells: Vec<Cell>,
+        names: &[S],
+        headrooms: &[Headroom],
+        seeds: u64,
+    ) -> Result<Self, SuiteError> {
+        let table = |headroom: &Headroom| Ok((*headroom, arms(names, *headroom)?));
+        let tables = headrooms.iter().map(table).collect::<Result<_, SuiteError>>()?;
+        Ok(Self { cells, tables, seeds })
+    }
+
+    /// What must be run.
+    pub fn jobs(&self) -> Vec<Job> {
+        let of = |cell: &Cell, arm: &Arm, seed| Job { cell: *cell, policy: arm.spec.clone(), seed };
+        let arms = || self.tables.iter().flat_map(|(_, arms)| arms);
+        let cell = |cell| arms().flat_map(move |arm| (1..=self.seeds).map(move |seed| of(cell, arm, seed)));
+        self.cells.iter().flat_map(cell).collect()
+    }
+
+    /// The findings, once all jobs are done.
+    pub fn document(&self, runs: Runs<'_>) -> Document {
+        let mut sections = Vec::new();
+        for (headroom, arms) in &self.tables {
+            let table = Table { cells: &self.cells, arms, runs };
+            sections.push(table.scoreboard(*headroom));
+            sections.push(table.losses(*headroom));
+            sections.extend(self.cells.iter().map(|cell| table.cell(cell, *headroom)));
+        }
+        Document { title: "flyball compare --suite public".into(), sections }
+    }
+}
+
+/// The arms on the cells, under one treatment of headroom.
+#[derive(Clone, Copy)]
+pub struct Table<'a> {
+    /// The cells.
+    pub cells: &'a [Cell],
+    /// The arms; the first is what others are compared with.
+    pub arms: &'a [Arm],
+    /// Their runs.
+    pub runs: Runs<'a>,
+}
+
+impl<'a> Table<'a> {
+    /// The arm on trial: the product's own, or the last that was asked for.
+    pub fn subject(self) -> Option<&'a Arm> {
+        let own = self.arms.iter().find(|arm| arm.name.split(':').next() == Some(OWN));
+        own.or(self.arms.last())
+    }
+
+    fn cell(self, cell: &Cell, headroom: Headroom) -> Section {
+        let base = &self.arms[0];
+        let header = std::iter::once("policy").chain(PUBLIC.iter().map(|m| m.name));
+        let entry = |arm: &Arm, measure: &Measure| {
+            let value = value(*measure, self.runs.mean(cell, arm, *measure));
+            if arm == base {
+                return value;
+            }
+            match self.runs.ratio(cell, arm, base, *measure) {
+                Some(ratio) => format!("{value}  {}", spread(ratio)),
+                None => value,
+            }
+        };
+        let row = |arm: &Arm| {
+            std::iter::once(arm.name.clone()).chain(PUBLIC.iter().map(|m| entry(arm, m))).collect()
+        };
+        let title = format!("{}, {}", cell.name(), headroom.title());
+        let text = format!(
+            "Mean of {} seeds, then the ratio to {}: geometric mean (smallest-largest).",
+            self.runs.seeds, base.name
+        );
+        Section::new(title).text(text).table(header, self.arms.iter().map(row).collect())
+    }
+}
+
+/// A value with its unit.
+pub fn value(measure: Measure, v: f64) -> String {
+    if measure.more { number(v) } else { seconds(v) }
+}
+
+/// A ratio and its range over seeds, if it has one.
+pub fn spread(s: Spread) -> String {
+    let (mean, low, high) = (ratio(s.mean), ratio(s.low), ratio(s.high));
+    if low == high { mean } else { format!("{mean} ({low}-{high})") }
+}
+
+/// A ratio to two digits behind the point, or fewer if it is large.
+pub fn ratio(v: f64) -> String {
+    match v {
+        v if v < 0.005 => "<.005".into(),
+        v if v < 9.995 => format!("{v:.2}"),
+        v if v < 99.95 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
+    }
+}
+
+/// A bar: the subject's measure over a rival's may be at most, or at least, so much.
+struct Bar {
+    measure: Measure,
+    rival: &'static str,
+    limit: f64,
+}
+
+const BARS: [Bar; 6] = [
+    Bar { measure: TTLT_P99, rival: "fcfs", limit: 1.01 },
+    Bar { measure: TTLT_P95, rival: "fcfs", limit: 1.01 },
+    Bar { measure: TTLT_MEAN, rival: "fcfs", limit: 1.0 },
+    Bar { measure: TTFT_P95, rival: "las", limit: 1.02 },
+    Bar { measure: TPOT_P99, rival: "uniboost", limit: 1.05 },
+    Bar { measure: TOK_S, rival: "fcfs", limit: 0.995 },
+];
+
+impl Bar {
+    fn title(&self, subject: &str) -> String {
+        let sign = if self.measure.more { "≥" } else { "≤" };
+        format!("{subject} {} {sign} {} × {}", self.measure.name, self.limit, self.rival)
+    }
+
+    /// How far above the bar a ratio is: above one if it is not met. Ratios count to three digits.
+    fn excess(&self, ratio: f64) -> f64 {
+        let ratio = (ratio * 1e3).round() / 1e3;
+        if self.measure.more { self.limit / ratio } else { ratio / self.limit }
+    }
+}
+
+impl<'a> Table<'a> {
+    fn scoreboard(self, headroom: Headroom) -> Section {
+        let section = Section::new(format!("Scoreboard, {}", headroom.title()));
+        let Some(subject) = self.subject() else { return section };
+        let header = ["bar", "met", "of", "median ratio", "worst ratio", "worst cell"];
+        let rows = BARS.iter().map(|bar| self.bar(bar, subject)).collect();
+        let text = "Cells in which the geometric mean of paired ratios clears the bar; ratios count to three \
+                    digits.";
+        section.text(text).table(header, rows)
+    }
+
+    fn bar(self, bar: &Bar, subject: &Arm) -> Vec<String> {
+        let title = bar.title(&subject.name);
+        let Some(rival) = self.arm(bar.rival) else {
+            return vec![title, "–".into(), "–".into(), format!("no arm {}", bar.rival)];
+        };
+        let ratio_in = |cell: &'a Cell| {
+            let ratio = self.runs.ratio(cell, subject, rival, bar.measure)?;
+            Some((bar.excess(ratio.mean), ratio.mean, cell))
+        };
+        let mut all: Vec<(f64, f64, &Cell)> = self.cells.iter().filter_map(ratio_in).collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let met = all.iter().filter(|(excess, ..)| *excess <= 1.0).count();
+        let Some((_, worst, cell)) = all.last() else { return vec![title] };
+        let median = all[all.len() / 2].1;
+        let name = cell.name();
+        vec![
+            title,
+            met.to_string(),
+            all.len().to_string(),
+            format!("{median:.3}"),
+            format!("{worst:.3}"),
+            name,
+        ]
+    }
+
+    fn arm(self, name: &str) -> Option<&'a Arm> {
+        let named = |arm: &&Arm| arm.name == name;
+        self.arms
+            .iter()
+            .find(named)
+            .or_else(|| self.arms.iter().find(|a| a.name.split(':').next() == Some(name)))
+    }
+}
+
+/// A cell and measure in which a rival is better.
+#[derive(Clone, Debug)]
+pub struct Loss<'a> {
+    /// Where.
+    pub cell: &'a Cell,
+    /// In what.
+    pub measure: Measure,
+    /// To whom, the best there.
+    pub rival: &'a Arm,
+    /// Above one: how many times as long, or how many times less.
+    pub factor: Spread,
+    /// The subject's value and the rival's, means over seeds.
+    pub values: (f64, f64),
+}
+
+/// Differences below one percent are not told.
+const LOSS: f64 = 1.01;
+
+impl<'a> Table<'a> {
+    /// Where a rival is better, the largest factors first.
+    pub fn lost(self) -> Vec<Loss<'a>> {
+        let Some(subject) = self.subject() else { return Vec::new() };
+        let each = self.cells.iter().flat_map(|cell| PUBLIC.map(|measure| (cell, measure)));
+        let mut all: Vec<Loss<'a>> = each.filter_map(|(c, m)| self.loss(subject, c, m)).collect();
+        all.sort_by(|a, b| b.factor.mean.total_cmp(&a.factor.mean));
+        all
+    }
+
+    fn loss(self, subject: &'a Arm, cell: &'a Cell, measure: Measure) -> Option<Loss<'a>> {
+        let rivals = self.arms.iter().filter(|arm| *arm != subject);
+        let factor = |rival: &'a Arm| {
+            let (a, b) = if measure.more { (rival, subject) } else { (subject, rival) };
+            Some((self.runs.ratio(cell, a, b, measure)?, rival))
+        };
+        let (factor, rival) = rivals.filter_map(factor).max_by(|a, b| a.0.mean.total_cmp(&b.0.mean))?;
+        let values = (self.runs.mean(cell, subject, measure), self.runs.mean(cell, rival, measure));
+        (factor.mean > LOSS).then_some(Loss { cell, measure, rival, factor, values })
+    }
+
+    fn losses(self, headroom: Headroom) -> Section {
+        let name = self.subject().map_or("", |arm| &arm.name);
+        let section = Section::new(format!("Where {name} loses, {}", headroom.title()));
+        let row = |loss: &Loss<'_>| {
+            vec![
+                loss.cell.name(),
+                loss.measure.name.into(),
+                loss.rival.name.clone(),
+                spread(loss.factor),
+                value(loss.measure, loss.values.0),
+                value(loss.measure, loss.values.1),
+            ]
+        };
+        let rows: Vec<Vec<String>> = self.lost().iter().map(row).collect();
+        let text = format!(
+            "{} of {} pairs of cell and measure in which the best rival is ahead by more than 1 %. sjf, srpt, \
+             trail, ltr and the oracle-* know true output lengths.",
+            rows.len(),
+            self.cells.len() * PUBLIC.len()
+        );
+        section.text(text).table(["cell", "measure", "to", "factor", "own", "theirs"], rows)
+    }
+}
