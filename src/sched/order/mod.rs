@@ -1,5 +1,6 @@
 //! The policies, one small file each. `parse` reads the names that the command line takes.
 
+mod boost;
 mod fcfs;
 mod las;
 mod sglang;
