@@ -7,7 +7,7 @@ use super::decision::{Admit, Decision, Evict, Grow, Park, Reason, Restore, Run};
 use super::view::{Candidate, Job, Resident, View};
 use crate::config::{Preempt, SwapMode};
 use crate::ids::Slot;
-use crate::units::{Blocks, Bytes, Tokens};
+use crate::units::{Blocks, Bytes, Nanos, Tokens};
 
 /// How much KV a job must get before it becomes resident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,17 +244,27 @@ impl<'d> Draft<'d> {
         self.decision.rows()
     }
 
+    /// The time that evicting a row and bringing it back takes.
+    pub fn restore_time(&self, view: &View<'_>, row: &Resident) -> Nanos {
+        match self.restore(view, row) {
+            Restore::Swap => swap_time(view, row),
+            Restore::Recompute => view.cost.recompute_time(Tokens(row.computed)),
+        }
+    }
+
     fn restore(&self, view: &View<'_>, row: &Resident) -> Restore {
         let swaps = match view.config.preempt {
             Preempt::Swap => true,
             Preempt::Recompute => false,
-            Preempt::Auto => {
-                let tokens = Tokens(row.computed);
-                let Bytes(bytes) = view.cost.kv_bytes(tokens);
-                view.cost.swap_time(Bytes(2 * bytes)) < view.cost.recompute_time(tokens)
-            }
+            Preempt::Auto => swap_time(view, row) < view.cost.recompute_time(Tokens(row.computed)),
         };
         let fits = row.blocks <= self.host_free;
         if swaps && fits && row.computed > 0 { Restore::Swap } else { Restore::Recompute }
     }
+}
+
+/// The time of moving a row's KV to the host and back.
+fn swap_time(view: &View<'_>, row: &Resident) -> Nanos {
+    let Bytes(bytes) = view.cost.kv_bytes(Tokens(row.computed));
+    view.cost.swap_time(Bytes(2 * bytes))
 }

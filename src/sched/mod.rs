@@ -138,6 +138,12 @@ pub trait Policy: Send {
         false
     }
 
+    /// Residents whose ranks are less than this apart are equal as victims: of the last ones, the one that
+    /// is cheapest to restore per block freed goes first. With zero, the last by rank and id goes.
+    fn victim_slack(&self) -> i64 {
+        0
+    }
+
     /// Why a job that fits may be admitted now; `None` shuts its group for this step.
     fn accepts(&mut self, _candidate: &Candidate) -> Option<Reason> {
         Some(Reason::Order)

@@ -110,7 +110,7 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
         if row.decodes() {
             self.decode(view, at, floor, reason);
         } else if self.budget.mode != Mode::DecodeOnly {
-            self.prefill(view, at, floor);
+            self.prefill(view, at, floor, reason);
         }
     }
 
@@ -137,15 +137,21 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
         self.hold_back();
     }
 
-    /// Gives a prefill its chunk of what the decodes leave, as far as blocks are there.
-    fn prefill(&mut self, view: &View<'_>, at: usize, floor: usize) {
+    /// Gives a prefill its chunk of what the decodes leave, as far as blocks are there. A protected one that
+    /// cannot have a single token overrides the last protected resident behind it.
+    fn prefill(&mut self, view: &View<'_>, at: usize, floor: usize, reason: Reason) {
         let slot = view.order[at];
         let row = view.row(slot);
         let size = view.config.block_size.0;
         let chunk = row.missing().min(self.draft.tokens.saturating_sub(self.draft.held));
         while row.growth(chunk, view.config.block_shift()) > self.draft.free {
+            let stuck =
+                reason == Reason::Protected && row.growth(1, view.config.block_shift()) > self.draft.free;
             match self.victim(view, at, floor) {
                 Some(victim) => self.evict(view, victim, Reason::Memory),
+                None if stuck && self.overridden(view, at) != slot => {
+                    self.evict(view, self.overridden(view, at), Reason::Override);
+                }
                 None => break,
             }
         }
@@ -162,11 +168,30 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
         while self.tail > floor {
             let last = self.tail - 1;
             if last != at && self.evictable(view, last) {
-                return Some(view.order[last]);
+                return Some(self.cheapest(view, last, at, floor));
             }
             self.tail = last;
         }
         None
+    }
+
+    /// Of the victims that are equal to the `last` one, the one that is cheapest to restore per block freed.
+    fn cheapest(&self, view: &View<'_>, last: usize, at: usize, floor: usize) -> Slot {
+        let slack = self.policy.victim_slack();
+        let rank = |place: usize| view.row(view.order[place]).rank;
+        let low = rank(last).saturating_sub(slack);
+        let equals = (floor..last).rev().take_while(|place| rank(*place) > low);
+        let others = equals.filter(|place| *place != at && self.evictable(view, *place));
+        let price = |slot: Slot| {
+            let time = self.draft.restore_time(view, view.row(slot));
+            (u128::from(time.0), u128::from(view.pool.returns(slot).0))
+        };
+        let cheaper = |a: &Slot, b: &Slot| {
+            let ((a_time, a_freed), (b_time, b_freed)) = (price(*a), price(*b));
+            (a_time * b_freed).cmp(&(b_time * a_freed))
+        };
+        let slots = std::iter::once(last).chain(others).map(|place| view.order[place]);
+        slots.min_by(cheaper).expect("the last one is there")
     }
 
     /// The last protected resident behind the one at `at`, itself at the least.
