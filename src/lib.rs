@@ -69,7 +69,7 @@
 //!
 //! # What is in, and what is not
 //!
-//! In: the engine, six policies, KV paging with prefix cache and swap, pipelined steps, cost profiles fitted
+//! In: the engine, its policies, KV paging with prefix cache and swap, pipelined steps, cost profiles fitted
 //! on published measurements, traces, the simulator and the command line. Not in this version, each with its
 //! seam: CUDA kernels (behind [`exec::Executor`]), NVML and a power governor (they would yield a
 //! [`budget::PowerBudget`]), a server, and a C interface (both would wrap [`engine::Engine`]).

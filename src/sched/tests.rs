@@ -274,6 +274,98 @@ fn unsound_decisions_are_refused_before_anything_changes() {
     assert!(engine.step().unwrap_err().to_string().contains("failed"), "the engine is poisoned");
 }
 
+/// First come first served, where residents of about the same rank are equal as victims.
+struct Slack(i64);
+
+impl Policy for Slack {
+    fn name(&self) -> &str {
+        "slack-sketch"
+    }
+
+    fn place(&mut self, job: &Job, places: &mut Places) {
+        places.push(MAIN, job.id.number() as i64);
+    }
+
+    fn rank(&mut self, job: &Job) -> Rank {
+        Rank::fixed(job.id.number() as i64)
+    }
+
+    fn victim_slack(&self) -> i64 {
+        self.0
+    }
+}
+
+#[test]
+fn of_equal_victims_the_one_cheapest_to_restore_per_block_goes() {
+    let first_victim = |slack| {
+        let clock = VirtualClock::new();
+        let cost = CostModel::new(&Profile::load("a100-llama-3-8b").unwrap());
+        let script = Script::new([Tokens(60); 3]);
+        let executor = Box::new(SimExecutor::new(clock.clone(), cost.clone(), script, 1));
+        let tight = Config { kv_blocks: Blocks(14), max_num_batched_tokens: Tokens(512), ..config() };
+        let mut engine = Engine::new(tight, Box::new(Slack(slack)), executor, Box::new(clock), cost).unwrap();
+        // When the first one needs its fourth block, the second has 113 tokens in 8, the third 47 in 3.
+        for prompt in [33, 98, 32] {
+            let request = Request::new(Nanos::ZERO, Prompt::Length(Tokens(prompt)), Tokens(60));
+            engine.submit(request).unwrap();
+        }
+        loop {
+            if let Some(evict) = engine.step().unwrap().decision.evict.first() {
+                return evict.slot;
+            }
+        }
+    };
+    assert_eq!(first_victim(0), Slot(2), "the last one");
+    assert_eq!(first_victim(1), Slot(2), "ranks one apart are not equal");
+    assert_eq!(first_victim(2), Slot(1), "fewer tokens per block");
+}
+
+/// Requests under `uniboost` with bins of 16 tokens on a small machine: evictions at a threshold, and those
+/// that override a fence.
+fn fences(spec: &str, kv_blocks: u32) -> (usize, usize) {
+    let clock = VirtualClock::new();
+    let cost = CostModel::new(&Profile::load("a100-llama-3-8b").unwrap());
+    let script = Script::new((0..20).map(|i| Tokens(60 + 7 * i)));
+    let executor = Box::new(SimExecutor::new(clock.clone(), cost.clone(), script, 1));
+    let policy = order::parse(spec, None).unwrap();
+    let config = Config { kv_blocks: Blocks(kv_blocks), ..config() };
+    let mut engine = Engine::new(config, policy, executor, Box::new(clock.clone()), cost).unwrap();
+    for number in 0..20 {
+        let mut request = Request::new(clock.now(), Prompt::Length(Tokens(40)), Tokens(1000));
+        (request.user_data, request.stop) = (number, StopTokens::new(&[EOS]).unwrap());
+        engine.submit(request).unwrap();
+    }
+    let (mut generated, mut at_threshold, mut overrides) = ([0; 8], 0, 0);
+    let threshold = |tokens: u32| tokens >= 32 && tokens.is_power_of_two();
+    while !engine.is_idle() {
+        let report = engine.step().unwrap();
+        for evict in &report.decision.evict {
+            match evict.reason {
+                Reason::Override => overrides += 1,
+                _ => {
+                    at_threshold += 1;
+                    assert!(
+                        threshold(generated[evict.slot.index()]),
+                        "whoever was dispatched stays until 2w"
+                    );
+                }
+            }
+        }
+        report.tokens.iter().for_each(|t| generated[t.slot.index()] = t.index);
+    }
+    assert_eq!(engine.counters().overrides, overrides as u64);
+    (at_threshold, overrides)
+}
+
+#[test]
+fn uniboost_keeps_the_dispatched_until_their_threshold_and_overrides_when_nothing_else_can_go() {
+    let (at_threshold, overrides) = fences("uniboost:k=16:gamma=0.1", 16);
+    assert!(at_threshold > 0 && overrides > 0, "{at_threshold}, {overrides}");
+    assert_eq!(fences("uniboost:k=16:gamma=0.1", 64).1, 0, "with memory for all nothing is overridden");
+    let (_, overrides) = fences("uniboost:k=16:gamma=0.1:admit=chunk", 16);
+    assert!(overrides > 0, "prefills that block each other override too");
+}
+
 #[test]
 fn names_and_parameters_are_checked() {
     let error = |spec: &str| order::parse(spec, None).err().unwrap().to_string();
@@ -281,5 +373,9 @@ fn names_and_parameters_are_checked() {
     assert!(error("las:k=zero").contains("k=zero must be a number"));
     assert!(error("las:q=3").contains("no parameter \"q\""));
     assert!(error("srpt").contains("true output lengths"));
+    assert!(error("uniboost:memguard=no").contains("memguard=no must be one of on, bins, off"));
+    assert!(error("uniboost:gamma=-1").contains("gamma=-1 must be a number"));
+    assert!(error("uniboost:units=service-seconds:signal=processed").contains("counts differently"));
+    assert!(error("distboost:k=256").contains("no parameter \"k\""));
     assert_eq!(order::parse("las:k=64", None).unwrap().name(), "las:k=64");
 }

@@ -10,8 +10,20 @@ use crate::prng::Prng;
 use crate::request::FinishReason;
 use crate::units::Blocks;
 
-const POLICIES: [&str; 8] =
-    ["fcfs", "vllm", "sglang", "sjf", "srpt", "trail", "trail:noise=1:limit=0.3", "las:k=8"];
+const POLICIES: [&str; 12] = [
+    "fcfs",
+    "vllm",
+    "sglang",
+    "sjf",
+    "srpt",
+    "trail",
+    "trail:noise=1:limit=0.3",
+    "las:k=8",
+    "uniboost:k=8",
+    "uniboost:memguard=off:signal=phase:gamma=0.1",
+    "uniboost:k=8:admit=chunk:hysteresis=0:units=service-seconds",
+    "distboost",
+];
 
 fn cost() -> CostModel {
     CostModel::new(&Profile::load("a100-llama-3-8b").unwrap())
@@ -200,7 +212,9 @@ fn decisions(setup: &Setup, arrivals: &[Arrival]) -> Vec<(usize, String)> {
 fn true_lengths_show_in_no_decision_before_the_first_finish_that_differs() {
     for seed in 1..200 {
         let (mut setup, arrivals) = swarm(seed);
-        setup.policy = pick(&mut Prng::new(seed), &["fcfs", "vllm", "sglang", "las"]).to_string();
+        setup.policy =
+            pick(&mut Prng::new(seed), &["fcfs", "vllm", "sglang", "las", "uniboost:k=8", "distboost"])
+                .to_string();
         setup.gpus = 1;
         // Whoever lives longest lives longer still: nothing may change until it would have ended.
         let longer: Vec<Arrival> =

@@ -36,11 +36,6 @@ impl TailSlope {
         }
     }
 
-    /// How many latencies it has seen, the window at most.
-    pub(super) fn len(&self) -> usize {
-        self.recent.len()
-    }
-
     /// The spread between the 95th and the 99th percentile, in seconds; at least a nanosecond.
     pub(super) fn spread(&mut self) -> f64 {
         self.sorted.clone_from(&self.recent);
@@ -73,7 +68,6 @@ mod tests {
         // The quantiles of an exponential with rate 0.5: γ must be that rate.
         let mut tail = TailSlope::new(10_000);
         (0..20_000).for_each(|i| tail.push(-(1.0 - (f64::from(i % 10_000) + 0.5) / 1e4).ln() / 0.5));
-        assert_eq!(tail.len(), 10_000);
         assert!((tail.gamma() - 0.5).abs() < 0.01, "{}", tail.gamma());
     }
 }

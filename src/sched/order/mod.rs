@@ -1,23 +1,28 @@
 //! The policies, one small file each. `parse` reads the names that the command line takes.
 
 mod boost;
+mod distboost;
 mod fcfs;
+mod gamma;
 mod las;
 mod sglang;
 mod sjf;
 mod srpt;
 mod trail;
+mod uniboost;
 mod vllm;
 
 #[cfg(test)]
 mod tests;
 
+pub use distboost::DistBoost;
 pub use fcfs::Fcfs;
 pub use las::Las;
 pub use sglang::Sglang;
 pub use sjf::Sjf;
 pub use srpt::Srpt;
 pub use trail::Trail;
+pub use uniboost::UniBoost;
 pub use vllm::Vllm;
 
 use super::{Oracle, Policy};
@@ -35,7 +40,8 @@ pub(crate) fn place_in_one(places: &mut Places, rank: i64) {
 }
 
 /// The names that [`parse`] knows.
-pub const NAMES: &[&str] = &["fcfs", "vllm", "sglang", "sjf", "srpt", "trail", "las"];
+pub const NAMES: &[&str] =
+    &["fcfs", "vllm", "sglang", "sjf", "srpt", "trail", "las", "uniboost", "distboost"];
 
 /// Why a policy's name could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -77,6 +83,8 @@ pub fn parse(spec: &str, oracle: Option<Arc<dyn Oracle>>) -> Result<Box<dyn Poli
         "srpt" => Box::new(Srpt::new(&mut params, oracle()?)?),
         "trail" => Box::new(Trail::new(&mut params, oracle()?)?),
         "las" => Box::new(Las::new(&mut params)?),
+        "uniboost" => Box::new(UniBoost::new(&mut params)?),
+        "distboost" => Box::new(DistBoost::new(&mut params)?),
         _ => return Err(PolicyError::Unknown { name: name.clone(), known: NAMES.join(", ") }),
     };
     params.finish().map(|()| policy)
@@ -123,6 +131,18 @@ impl Params {
             policy: self.policy.clone(),
             what: format!("{key}={text} must be a number in {low}..={high}"),
         })
+    }
+
+    /// The place of a word among those that are allowed, the first of which is the default.
+    pub(crate) fn choice(&mut self, key: &str, allowed: &[&str]) -> Result<usize, PolicyError> {
+        let Some(word) = self.values.remove(key) else { return Ok(0) };
+        let place = allowed.iter().position(|known| *known == word);
+        place.ok_or_else(|| self.error(format!("{key}={word} must be one of {}", allowed.join(", "))))
+    }
+
+    /// An error of this policy's parameters.
+    pub(crate) fn error(&self, what: impl Into<String>) -> PolicyError {
+        PolicyError::Parameter { policy: self.policy.clone(), what: what.into() }
     }
 
     fn finish(self) -> Result<(), PolicyError> {
