@@ -94,7 +94,9 @@ pub struct Reservation<'kv> {
 impl Reservation<'_> {
     /// Appends the reserved blocks to a row.
     pub fn append(self, slot: Slot) {
-        for _ in 0..self.blocks.0 {
+        let free = self.blocks.0.min(self.kv.pool.free());
+        self.kv.append_many(slot, free);
+        for _ in free..self.blocks.0 {
             self.kv.append_free(slot);
         }
         self.kv.debug_check();
@@ -111,7 +113,8 @@ impl Kv {
             prefix: PrefixCache::new(if config.prefix_cache { total } else { 0 }),
             host: HostTier::new(config.host_blocks.0),
             block_size: config.block_size,
-            tables: vec![BlockId(0); slots * row_max],
+            // Zeroed pages that nobody has touched cost nothing.
+            tables: vec![0; slots * row_max].into_iter().map(BlockId).collect(),
             lens: vec![0; slots],
             row_max,
             limbo: VecDeque::with_capacity(total as usize),
@@ -230,14 +233,12 @@ impl Kv {
     /// Gives back all blocks of a row, the last first, so that the cache gives up the end of a prefix
     /// before its beginning. With a fence, they stay in limbo until that step has settled.
     pub fn release(&mut self, slot: Slot, fence: Option<u64>) {
-        for at in (0..self.lens[slot.index()] as usize).rev() {
-            let block = self.tables[slot.index() * self.row_max + at];
-            match fence {
-                Some(step) => self.limbo.push_back((step, block)),
-                None => self.give(block),
-            }
+        let len = std::mem::take(&mut self.lens[slot.index()]) as usize;
+        let blocks = self.tables[slot.index() * self.row_max..][..len].iter().rev();
+        match fence {
+            Some(step) => self.limbo.extend(blocks.map(|block| (step, *block))),
+            None => blocks.for_each(|block| give(&mut self.pool, &mut self.prefix, *block)),
         }
-        self.lens[slot.index()] = 0;
         self.debug_check();
     }
 
@@ -327,7 +328,7 @@ impl Kv {
             return;
         }
         while let Some((_, block)) = self.limbo.pop_front_if(|(fence, _)| *fence <= step) {
-            self.give(block);
+            give(&mut self.pool, &mut self.prefix, block);
         }
         while let Some((_, span)) = self.limbo_host.pop_front_if(|(fence, _)| *fence <= step) {
             self.host.give(span);
@@ -335,10 +336,22 @@ impl Kv {
         self.debug_check();
     }
 
-    /// Moves the table entries that changed since the last call to `into`. At most all blocks once per
-    /// step, so the buffer that is lent here never grows behind that.
+    /// Swaps the table entries that changed since the last call for the old ones in `into`. At most all
+    /// blocks once per step, so the buffer that is lent here never grows behind that.
     pub fn take_deltas(&mut self, into: &mut Vec<TableDelta>) {
-        into.append(&mut self.deltas);
+        into.clear();
+        std::mem::swap(into, &mut self.deltas);
+    }
+
+    /// Appends free blocks to a row at once, as nearly all blocks come; the cache keeps its own.
+    fn append_many(&mut self, slot: Slot, count: u32) {
+        let len = self.lens[slot.index()];
+        self.lens[slot.index()] = len + count;
+        let start = slot.index() * self.row_max + len as usize;
+        let entries = &mut self.tables[start..start + count as usize];
+        self.pool.take_all(entries);
+        let deltas = (len..).zip(&*entries).map(|(index, &block)| TableDelta { slot, index, block });
+        self.deltas.extend(deltas);
     }
 
     fn append_free(&mut self, slot: Slot) -> BlockId {
@@ -357,13 +370,6 @@ impl Kv {
         self.tables[slot.index() * self.row_max + index as usize] = block;
         self.lens[slot.index()] = index + 1;
         self.deltas.push(TableDelta { slot, index, block });
-    }
-
-    fn give(&mut self, block: BlockId) {
-        if self.pool.unhold(block) > 0 {
-            return;
-        }
-        if self.prefix.is_published(block) { self.prefix.list(block) } else { self.pool.give(block) }
     }
 
     fn debug_check(&self) {
@@ -397,4 +403,13 @@ impl Kv {
         assert_eq!(self.host.walk_free(), self.host.free() as usize, "free host blocks are chained");
         assert!(self.host.free() <= self.host.total());
     }
+}
+
+/// Takes one hold off a block; the last one makes it free or, if it is published, cached.
+#[inline(always)]
+fn give(pool: &mut BlockPool, prefix: &mut PrefixCache, block: BlockId) {
+    if pool.unhold(block) > 0 {
+        return;
+    }
+    if prefix.is_published(block) { prefix.list(block) } else { pool.give(block) }
 }

@@ -45,6 +45,16 @@ impl BlockPool {
         Some(block)
     }
 
+    /// Fills `into` with free blocks, each held once.
+    pub fn take_all(&mut self, into: &mut [BlockId]) {
+        let rest = self.free.len() - into.len();
+        for (place, block) in into.iter_mut().zip(self.free[rest..].iter().rev()) {
+            *place = *block;
+            self.refs[block.index()] = 1;
+        }
+        self.free.truncate(rest);
+    }
+
     /// Holds a block once more; returns how often it was held before.
     pub fn hold(&mut self, block: BlockId) -> u32 {
         let refs = &mut self.refs[block.index()];
