@@ -76,18 +76,24 @@ impl<'d> Draft<'d> {
     #[inline]
     pub fn run(&mut self, slot: Slot, row: &Resident, tokens: u32, reason: Reason) -> bool {
         debug_assert!(tokens > 0 && tokens <= self.tokens && self.seqs > 0);
-        let growth = row.growth(tokens, self.block_shift);
-        if growth > self.free {
+        if !row.has_room(tokens, self.block_shift) && !self.grow(slot, row, tokens) {
             return false;
-        }
-        if growth > 0 {
-            self.free -= growth;
-            self.decision.grow.push(Grow { slot, blocks: Blocks(growth) });
         }
         self.tokens -= tokens;
         self.seqs -= 1;
         self.decision.run.push(Run { slot, tokens, reason });
         true
+    }
+
+    /// Gives a row the blocks that it lacks for `tokens`, if they are there.
+    fn grow(&mut self, slot: Slot, row: &Resident, tokens: u32) -> bool {
+        let growth = row.growth(tokens, self.block_shift);
+        let fits = growth <= self.free;
+        if fits {
+            self.free -= growth;
+            self.decision.grow.push(Grow { slot, blocks: Blocks(growth) });
+        }
+        fits
     }
 
     /// Decodes the rows at `at..end` of the order, until one lacks a block: returns where. Rows that
@@ -97,9 +103,9 @@ impl<'d> Draft<'d> {
     #[inline]
     pub fn decode_rows(&mut self, view: &View<'_>, at: usize, end: usize, prefills: &mut Vec<Slot>) -> usize {
         let shift = self.block_shift;
-        let (mut free, mut ran) = (self.free, 0);
-        let (run, grow) = (&mut self.decision.run, &mut self.decision.grow);
-        let mut stopped = end;
+        let mut free = self.free;
+        let Decision { run, grow, .. } = &mut *self.decision;
+        let (before, mut stopped) = (run.len(), end);
         for (offset, &slot) in view.order[at..end].iter().enumerate() {
             let row = view.row(slot);
             if !row.ready() {
@@ -109,7 +115,7 @@ impl<'d> Draft<'d> {
                 prefills.push(slot);
                 continue;
             }
-            if row.growth(1, shift) > 0 {
+            if !row.has_room(1, shift) {
                 if free == 0 {
                     stopped = at + offset;
                     break;
@@ -117,9 +123,9 @@ impl<'d> Draft<'d> {
                 free -= 1;
                 grow.push(Grow { slot, blocks: Blocks(1) });
             }
-            ran += 1;
             run.push(Run { slot, tokens: 1, reason: Reason::Decode });
         }
+        let ran = (run.len() - before) as u32;
         self.free = free;
         self.tokens -= ran;
         self.seqs -= ran;

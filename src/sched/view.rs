@@ -131,6 +131,12 @@ impl Resident {
         self.phase == Phase::Ready
     }
 
+    /// Whether its table of blocks of `1 << block_shift` tokens has room for `tokens` more.
+    #[inline]
+    pub fn has_room(&self, tokens: u32, block_shift: u32) -> bool {
+        self.computed + tokens <= self.blocks << block_shift
+    }
+
     /// Blocks of `1 << block_shift` tokens that `tokens` more need beyond those in its table.
     #[inline]
     pub fn growth(&self, tokens: u32, block_shift: u32) -> u32 {
