@@ -11,18 +11,21 @@ use crate::request::{RequestId, SamplingParams};
 use crate::units::Nanos;
 
 /// Where a row's input tokens come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Input {
+    /// This one token: a decode's.
+    Id(u32),
     /// `tokens` ids in [`BatchPlan::token_ids`], from this place on.
     Ids(u32),
     /// One token: what this row of the step before yields, resolved on the device.
     FromStep(u32),
     /// The content is not known: the request came as a length or as content ids.
+    #[default]
     Unknown,
 }
 
 /// One sequence of the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     /// Whose row it is.
     pub id: RequestId,
@@ -88,7 +91,7 @@ pub struct BatchPlan {
     pub pause: Nanos,
     /// The sequences, decodes and chunks in the order of the decision.
     pub rows: Vec<Row>,
-    /// Input token ids of the rows that have them.
+    /// Input token ids of the chunks, as far as they are known.
     pub token_ids: Vec<u32>,
     /// Slots that changed hands.
     pub opened: Vec<Opened>,
@@ -129,15 +132,13 @@ impl BatchPlan {
         }
     }
 
-    /// Makes it the empty plan of a step.
+    /// Makes it the empty plan of a step, but for its rows and table entries, which are replaced whole.
     pub fn reset(&mut self, step: u64, decided: Nanos) {
         self.step = step;
         self.decided = decided;
         self.pause = Nanos::ZERO;
-        self.rows.clear();
         self.token_ids.clear();
         self.opened.clear();
-        self.tables.clear();
         self.before.clear();
         self.beside.clear();
         self.after.clear();

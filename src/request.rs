@@ -3,6 +3,7 @@
 use crate::units::{Nanos, Tokens};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Names one submitted request for the life of an engine.
@@ -75,6 +76,14 @@ impl Prompt {
         }
     }
 
+    /// The tokens at `range` of this prompt and the output behind it, each part by itself, if all are known.
+    pub fn span<'s>(&'s self, output: &'s [u32], range: Range<usize>) -> Option<(&'s [u32], &'s [u32])> {
+        let Prompt::Tokens(prompt) = self else { return None };
+        let edge = prompt.len();
+        let output = output.get(range.start.max(edge) - edge..range.end.max(edge) - edge)?;
+        Some((&prompt[range.start.min(edge)..range.end.min(edge)], output))
+    }
+
     /// Whether it has no token at all; such a request is refused.
     pub fn is_empty(&self) -> bool {
         self.len() == Tokens::ZERO
@@ -127,7 +136,8 @@ impl StopTokens {
 
     /// Whether `token` ends the request.
     pub fn contains(&self, token: u32) -> bool {
-        self.ids.contains(&token) && token != u32::MAX
+        // No branch per id: nearly no token is one.
+        self.ids.iter().fold(false, |found, id| found | (*id == token)) & (token != u32::MAX)
     }
 }
 
@@ -224,6 +234,15 @@ mod tests {
         assert!(first < second);
         assert_eq!((second.number(), second.index()), (2, 3));
         assert_eq!(second.to_string(), "#2");
+    }
+
+    #[test]
+    fn spans_run_from_the_prompt_into_the_output() {
+        let prompt = Prompt::Tokens([1, 2, 3].into());
+        assert_eq!(prompt.span(&[9], 1..2), Some((&[2][..], &[][..])));
+        assert_eq!(prompt.span(&[9], 2..4), Some((&[3][..], &[9][..])));
+        assert_eq!(prompt.span(&[9], 2..5), None);
+        assert_eq!(Prompt::Length(Tokens(3)).span(&[9], 0..1), None);
     }
 
     #[test]

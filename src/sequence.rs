@@ -39,9 +39,9 @@ pub struct Sequence {
     pub state: State,
     /// Where it stands in the queue while it waits.
     pub places: Places,
-    /// Output tokens, those in flight included.
+    /// Output tokens, those in flight included; while it is resident, its slot counts these and the next.
     pub generated: u32,
-    /// Output tokens that have come out of settled steps; while it is resident, its slot counts them.
+    /// Output tokens that have come out of settled steps.
     pub delivered: u32,
     /// Tokens whose KV was computed before it was swapped out.
     pub computed: u32,
@@ -58,7 +58,8 @@ pub struct Sequence {
     pub evictions: u32,
     /// Its last token, once it has one.
     pub last_token: u32,
-    /// Its generated tokens, if its content is known; the buffer is recycled.
+    /// Its generated tokens, if its content is known; its slot has them while it is resident. The buffer
+    /// is recycled.
     pub output: Vec<u32>,
 }
 
@@ -116,21 +117,6 @@ impl Sequence {
         self.state = span.map_or(State::Waiting, State::Swapped);
     }
 
-    /// The token at a position of prompt and output, if the content is known.
-    pub fn token(&self, position: u32) -> Option<u32> {
-        let crate::request::Prompt::Tokens(prompt) = &self.request.prompt else { return None };
-        let position = position as usize;
-        prompt.get(position).or_else(|| self.output.get(position - prompt.len())).copied()
-    }
-
-    /// The tokens at `start..end`, those of the prompt and those of the output, if all are known.
-    pub fn span(&self, start: usize, end: usize) -> Option<(&[u32], &[u32])> {
-        let crate::request::Prompt::Tokens(prompt) = &self.request.prompt else { return None };
-        let edge = prompt.len();
-        let output = self.output.get(start.max(edge) - edge..end.max(edge) - edge)?;
-        Some((&prompt[start.min(edge)..end.min(edge)], output))
-    }
-
     /// Notes an output token that came while it had no slot.
     pub fn credit(&mut self, token: u32, index: u32) {
         self.last_token = token;
@@ -150,13 +136,6 @@ mod tests {
     fn sequence() -> Sequence {
         let request = Request::new(Nanos(5), Prompt::Tokens([1, 2, 3].into()), Tokens(4));
         Sequence::new(RequestId::new(0, 0), request, Vec::new())
-    }
-
-    #[test]
-    fn tokens_run_from_the_prompt_into_the_output() {
-        let mut s = sequence();
-        s.output = vec![9];
-        assert_eq!([2, 3, 4].map(|at| s.token(at)), [Some(3), Some(9), None]);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Apply and plan: a checked decision changes the state, and becomes flat arrays.
 
 use super::waiting::{job, prompt_hashes};
-use super::{Engine, Hot, NO_ROW};
+use super::{Engine, Hot};
 use crate::batch::{BatchPlan, Input, Opened, Row};
 use crate::config::SwapMode;
+use crate::cost::BatchShape;
+use crate::exec::InFlight;
 use crate::ids::Slot;
 use crate::kv::HostSpan;
 use crate::request::{Prompt, RequestId};
-use crate::sched::{Admit, Event, Evict, Phase, Rank, Reason, Resident, Restore};
+use crate::sched::{Admit, Event, Evict, Phase, Rank, Reason, Resident, Restore, Run};
 use crate::sequence::Sequence;
 use crate::units::{Blocks, Nanos, Tokens};
 
@@ -17,20 +19,19 @@ impl Engine {
     pub(super) fn apply(&mut self) {
         let now = self.clock.now();
         self.plans[(self.step & 1) as usize].reset(self.step, now);
-        let mut decision = std::mem::take(&mut self.decision);
-        decision.evict.iter().for_each(|evict| self.evict(evict));
-        decision.admit.iter().for_each(|admit| self.open(admit));
+        (0..self.decision.evict.len()).for_each(|at| self.evict(self.decision.evict[at]));
+        (0..self.decision.admit.len()).for_each(|at| self.open(self.decision.admit[at]));
         while let Some((slot, span)) = self.returning.pop() {
             self.bring_back(slot, span);
         }
-        for grow in &decision.grow {
+        for at in 0..self.decision.grow.len() {
+            let grow = self.decision.grow[at];
             self.grow(grow.slot, grow.blocks);
         }
-        decision.admit.iter().for_each(|admit| self.fill(admit));
-        for park in &decision.park {
+        (0..self.decision.admit.len()).for_each(|at| self.fill(self.decision.admit[at]));
+        for park in &self.decision.park {
             self.rows[park.slot.index()].parked = true;
         }
-        std::mem::swap(&mut self.decision, &mut decision);
     }
 
     fn grow(&mut self, slot: Slot, blocks: Blocks) {
@@ -39,7 +40,7 @@ impl Engine {
     }
 
     /// Takes a row's blocks away. Plans run in their order, so this very plan may use them again.
-    fn evict(&mut self, evict: &Evict) {
+    fn evict(&mut self, evict: Evict) {
         let slot = evict.slot;
         let row = self.rows[slot.index()];
         let copies = &mut self.plans[(self.step & 1) as usize].before.swap_out;
@@ -58,10 +59,6 @@ impl Engine {
         self.vacate(slot, None);
         let index = row.id.index();
         let mut sequence = self.live[index].take().expect("a resident is alive");
-        let hot = self.hot[slot.index()];
-        sequence.generated = row.generated;
-        sequence.delivered = hot.delivered;
-        sequence.last_token = hot.last_token;
         sequence.evict(span, row.computed);
         self.policy.on(&Event::Evicted(&job(&sequence), evict.restore));
         self.enqueue(&mut sequence);
@@ -69,7 +66,7 @@ impl Engine {
     }
 
     /// Gives a waiting job a slot and pins its cached prefix.
-    fn open(&mut self, admit: &Admit) {
+    fn open(&mut self, admit: Admit) {
         self.dequeue(admit.id);
         let slot = self.free_slots.pop().expect("the decision was checked against the slots");
         let rank = self.rank(admit.id);
@@ -91,7 +88,7 @@ impl Engine {
     }
 
     /// Fills the row of a new resident.
-    fn seat(&mut self, admit: &Admit, slot: Slot, rank: Rank, computed: u32, cached: u32) {
+    fn seat(&mut self, admit: Admit, slot: Slot, rank: Rank, computed: u32, cached: u32) {
         let sequence = self.live[admit.id.index()].as_mut().expect("it was there");
         let request = &sequence.request;
         let prompt = request.prompt.len().0;
@@ -120,18 +117,20 @@ impl Engine {
             mark: rank.mark,
         };
         self.hot[slot.index()] = Hot {
-            stop: request.stop,
+            id: admit.id,
             user_data: request.user_data,
+            from_step: self.step,
+            from_row: 0,
             last_token: sequence.last_token,
             delivered: sequence.delivered,
-            from_step: self.step,
-            sealed: cached,
+            max_tokens: request.max_tokens.0,
+            stop: request.stop,
             stores: matches!(request.prompt, Prompt::Tokens(_)),
-            ..Hot::default()
         };
+        self.outputs[slot.index()] = std::mem::take(&mut sequence.output);
         let opened = Opened { slot, id: admit.id, sampling: request.sampling };
         self.plans[(self.step & 1) as usize].opened.push(opened);
-        self.resume_chain(slot);
+        self.resume_chain(slot, cached);
         self.reorder(slot);
         let sequence = self.live[admit.id.index()].as_ref().expect("it was there");
         self.policy.on(&Event::Admitted(&job(sequence)));
@@ -150,7 +149,7 @@ impl Engine {
     }
 
     /// Gives a new resident the rest of its blocks.
-    fn fill(&mut self, admit: &Admit) {
+    fn fill(&mut self, admit: Admit) {
         let slot = self.sequence(admit.id).and_then(Sequence::slot).expect("it was admitted just now");
         let more = admit.blocks.saturating_sub(self.kv.blocks(slot));
         if more > Blocks::ZERO {
@@ -165,26 +164,28 @@ impl Engine {
 
     /// Writes the plan, and moves every row on as if the step had been done.
     pub(super) fn plan(&mut self, now: Nanos) {
-        let Self { plans, decision, rows, hot, live, rerank, kv, .. } = self;
+        let Self { plans, decision, rows, hot, live, outputs, rerank, kv, in_flight, .. } = self;
         let plan = &mut plans[(self.step & 1) as usize];
         plan.decided = now;
         plan.pause = decision.pause.map_or(Nanos::ZERO, |p| p.span);
-        let mut writer = Writer { plan, live, rerank, decodes: 0, context: 0 };
-        for run in &decision.run {
-            let (row, hot) = (&mut rows[run.slot.index()], &mut hot[run.slot.index()]);
-            if row.decodes() {
-                writer.decode(run.slot, row, hot)
-            } else {
-                writer.chunk(run.slot, row, hot, run.tokens)
-            }
-        }
-        for admit in decision.admit.iter().filter(|a| a.tokens > 0) {
-            let sequence = writer.live[admit.id.index()].as_ref();
-            let slot = sequence.and_then(Sequence::slot).expect("it was admitted just now");
-            writer.chunk(slot, &mut rows[slot.index()], &mut hot[slot.index()], admit.tokens);
-        }
-        writer.finish();
         kv.take_deltas(&mut plan.tables);
+        let unsettled = in_flight.back().map_or(0, InFlight::step);
+        // Every row is written whole, so that old ones need not be cleared first.
+        plan.rows.resize(decision.rows(), Row::default());
+        let BatchPlan { rows: planned, token_ids, shape, .. } = plan;
+        let mut writer = Writer { live, outputs, token_ids, shape, rerank, step: self.step, unsettled };
+        let admitted = decision.admit.iter().filter(|a| a.tokens > 0).map(|admit| {
+            let sequence = live[admit.id.index()].as_ref();
+            let slot = sequence.and_then(Sequence::slot).expect("it was admitted just now");
+            (slot, admit.tokens)
+        });
+        let (running, joining) = planned.split_at_mut(decision.run.len());
+        let mut context = writer.run(&decision.run, rows, hot, running);
+        for (at, ((slot, tokens), row)) in (decision.run.len() as u32..).zip(admitted.zip(joining)) {
+            let (r, hot) = (&mut rows[slot.index()], &mut hot[slot.index()]);
+            context += writer.write(at, slot, tokens, r, hot, row);
+        }
+        writer.finish(planned.len() as u32, context);
         while let Some(slot) = self.rerank.pop() {
             self.rerank_resident(slot);
         }
@@ -205,61 +206,70 @@ impl Engine {
     }
 }
 
-/// Writes rows into a plan.
+/// Writes the rows of a plan.
 struct Writer<'e> {
-    plan: &'e mut BatchPlan,
     live: &'e [Option<Sequence>],
+    outputs: &'e [Vec<u32>],
+    token_ids: &'e mut Vec<u32>,
+    shape: &'e mut BatchShape,
     rerank: &'e mut Vec<Slot>,
-    decodes: u32,
-    context: u64,
+    step: u64,
+    /// The step before, if it is still in flight.
+    unsettled: u64,
 }
 
 impl Writer<'_> {
-    /// Nearly every row of a step is a decode: it touches its two lines and the plan, nothing else.
+    /// Writes the rows of the residents that run, and returns how many tokens are in the caches of those that
+    /// decode. A loop of its own, out of line, whose few words stay in registers.
+    #[inline(never)]
+    fn run(&mut self, runs: &[Run], rows: &mut [Resident], hot: &mut [Hot], planned: &mut [Row]) -> u64 {
+        let mut context = 0;
+        for (at, (run, row)) in (0..).zip(runs.iter().zip(planned)) {
+            let slot = run.slot.index();
+            context += self.write(at, run.slot, run.tokens, &mut rows[slot], &mut hot[slot], row);
+        }
+        context
+    }
+
+    /// Writes one row, and returns how many tokens are in its cache if it decodes. Nearly every row does: it
+    /// touches its two lines and the plan, nothing else.
     #[inline(always)]
-    fn decode(&mut self, slot: Slot, r: &mut Resident, hot: &mut Hot) {
-        self.decodes += 1;
-        self.context += u64::from(r.computed + 1);
-        let input = if hot.from_row == NO_ROW {
-            self.plan.token_ids.push(hot.last_token);
-            Input::Ids(self.plan.token_ids.len() as u32 - 1)
-        } else {
-            Input::FromStep(hot.from_row)
+    fn write(
+        &mut self,
+        at: u32,
+        slot: Slot,
+        tokens: u32,
+        r: &mut Resident,
+        hot: &mut Hot,
+        row: &mut Row,
+    ) -> u64 {
+        if !r.decodes() {
+            self.chunk(at, slot, tokens, r, hot, row);
+            return 0;
+        }
+        let awaited = hot.from_step == self.unsettled;
+        *row = Row {
+            id: r.id,
+            user_data: hot.user_data,
+            slot,
+            position: r.computed,
+            tokens: 1,
+            generated: r.generated,
+            samples: true,
+            input: if awaited { Input::FromStep(hot.from_row) } else { Input::Id(hot.last_token) },
         };
-        self.push(slot, r, hot, 1, true, input);
+        r.computed += 1;
+        r.parked = false;
+        self.sampled(at, slot, r, hot);
+        u64::from(r.computed)
     }
 
     /// A prefill chunk, or what is computed again after an eviction.
-    fn chunk(&mut self, slot: Slot, r: &mut Resident, hot: &mut Hot, tokens: u32) {
-        if r.decodes() {
-            return self.decode(slot, r, hot);
-        }
-        self.plan.shape.add_chunk(tokens, r.computed);
-        let input = if hot.stores {
-            let start = self.plan.token_ids.len() as u32;
-            let sequence = self.live[r.id.index()].as_ref().expect("a resident is alive");
-            let span = r.computed..r.computed + tokens;
-            let known = span.map(|at| sequence.token(at).expect("known tokens are stored"));
-            self.plan.token_ids.extend(known);
-            Input::Ids(start)
-        } else {
-            Input::Unknown
-        };
-        self.push(slot, r, hot, tokens, tokens == r.missing(), input);
-    }
-
-    #[inline(always)]
-    fn push(
-        &mut self,
-        slot: Slot,
-        r: &mut Resident,
-        hot: &mut Hot,
-        tokens: u32,
-        samples: bool,
-        input: Input,
-    ) {
-        let at = self.plan.rows.len() as u32;
-        self.plan.rows.push(Row {
+    #[inline(never)]
+    fn chunk(&mut self, at: u32, slot: Slot, tokens: u32, r: &mut Resident, hot: &mut Hot, row: &mut Row) {
+        self.shape.add_chunk(tokens, r.computed);
+        let samples = tokens == r.missing();
+        *row = Row {
             id: r.id,
             user_data: hot.user_data,
             slot,
@@ -267,15 +277,19 @@ impl Writer<'_> {
             tokens,
             generated: r.generated,
             samples,
-            input,
-        });
+            input: if hot.stores { self.list(slot, r, tokens) } else { Input::Unknown },
+        };
         r.computed += tokens;
         r.parked = false;
-        if !samples {
-            return;
+        if samples {
+            self.sampled(at, slot, r, hot);
         }
-        hot.from_row = at;
-        hot.from_step = self.plan.step;
+    }
+
+    /// Moves a row on as if its token had come.
+    #[inline(always)]
+    fn sampled(&mut self, at: u32, slot: Slot, r: &mut Resident, hot: &mut Hot) {
+        (hot.from_step, hot.from_row) = (self.step, at);
         r.generated += 1;
         if r.generated >= r.max_tokens {
             r.phase = Phase::Ending;
@@ -285,11 +299,24 @@ impl Writer<'_> {
         }
     }
 
-    fn finish(self) {
-        let shape = &mut self.plan.shape;
-        shape.rows += self.decodes;
-        shape.tokens += self.decodes;
-        shape.decodes += self.decodes;
-        shape.decode_context += self.context;
+    /// Lists the next tokens of a row, which are known and stored.
+    fn list(&mut self, slot: Slot, r: &Resident, tokens: u32) -> Input {
+        let start = self.token_ids.len() as u32;
+        let prompt = &self.live[r.id.index()].as_ref().expect("a resident is alive").request.prompt;
+        let range = r.computed as usize..(r.computed + tokens) as usize;
+        let known = prompt.span(&self.outputs[slot.index()], range);
+        let (head, tail) = known.expect("known tokens are stored");
+        self.token_ids.extend_from_slice(head);
+        self.token_ids.extend_from_slice(tail);
+        Input::Ids(start)
+    }
+
+    /// Completes the sums: every row that is not a chunk is a decode.
+    fn finish(self, rows: u32, context: u64) {
+        let decodes = rows - self.shape.rows;
+        self.shape.rows = rows;
+        self.shape.tokens += decodes;
+        self.shape.decodes = decodes;
+        self.shape.decode_context = context;
     }
 }

@@ -26,41 +26,54 @@ use crate::units::{Blocks, Nanos, Tokens};
 use std::collections::VecDeque;
 use waiting::{PoolView, QueueView, job};
 
-/// What the engine keeps of a resident beside its row in the view.
+/// What settling a token touches of a resident: a cache line by slot, which stays warm.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct Hot {
-    stop: StopTokens,
+    /// Whose line it is; nobody's once the slot is vacant.
+    id: RequestId,
     user_data: u64,
+    /// The step that yields its next input, or that brings the sequence back from the host.
+    from_step: u64,
+    /// The row of that step.
+    from_row: u32,
     last_token: u32,
     /// Output tokens that have come out of settled steps.
     delivered: u32,
-    /// The row of the step in flight that yields its next input; `u32::MAX` if none does.
-    from_row: u32,
-    /// The step that yields it, or that brings the sequence back from the host.
-    from_step: u64,
-    /// Leading blocks that are published, and the hash of the last of them.
-    sealed: u32,
-    chain: BlockHash,
+    max_tokens: u32,
+    stop: StopTokens,
     /// Whether its tokens are known and stored.
     stores: bool,
 }
 
-const NO_ROW: u32 = u32::MAX;
+/// The name of no request.
+const NOBODY: RequestId = RequestId(u64::MAX);
 
 impl Default for Hot {
     fn default() -> Self {
         Self {
-            stop: StopTokens::NONE,
+            id: NOBODY,
             user_data: 0,
+            from_step: 0,
+            from_row: 0,
             last_token: 0,
             delivered: 0,
-            from_row: NO_ROW,
-            from_step: 0,
-            sealed: 0,
-            chain: BlockHash::ROOT,
+            max_tokens: 0,
+            stop: StopTokens::NONE,
             stores: false,
         }
     }
+}
+
+/// What is published of a resident: its leading blocks, and the hash of the last of them.
+#[derive(Clone, Copy, Debug)]
+struct Published {
+    blocks: u32,
+    chain: BlockHash,
+}
+
+impl Published {
+    const NOTHING: Self = Self { blocks: 0, chain: BlockHash::ROOT };
 }
 
 /// A request that ended.
@@ -156,6 +169,9 @@ pub struct Engine {
     kv: Kv,
     rows: Vec<Resident>,
     hot: Vec<Hot>,
+    /// The output tokens of residents, by slot: one is stored in each step.
+    outputs: Vec<Vec<u32>>,
+    published: Vec<Published>,
     order: Vec<Slot>,
     free_slots: Vec<Slot>,
 
@@ -221,6 +237,8 @@ impl Engine {
             kv: Kv::new(&config),
             rows: vec![Resident::default(); rows],
             hot: vec![Hot::default(); rows],
+            outputs: vec![Vec::new(); rows],
+            published: vec![Published::NOTHING; rows],
             order: Vec::with_capacity(rows),
             free_slots: (0..config.max_resident).rev().map(Slot).collect(),
             step: 0,
@@ -348,12 +366,8 @@ impl Engine {
         if let Some(reason) = &self.poisoned {
             return Err(StepError::Poisoned(reason.clone()));
         }
-        let result = self.try_step();
-        match result {
-            Ok(last) => {
-                self.last = last;
-                Ok(self.last_report())
-            }
+        match self.try_step() {
+            Ok(()) => Ok(self.last_report()),
             Err(error) => {
                 self.poisoned = Some(error.to_string());
                 Err(error)
@@ -361,7 +375,7 @@ impl Engine {
         }
     }
 
-    fn try_step(&mut self) -> Result<Last, StepError> {
+    fn try_step(&mut self) -> Result<(), StepError> {
         self.step += 1;
         self.counters.steps += 1;
         self.tokens.clear();
@@ -377,7 +391,8 @@ impl Engine {
         }
         let full = self.in_flight.len() >= usize::from(self.config.pipeline_depth);
         let settled = if full || !planned { self.settle_oldest()? } else { None };
-        Ok(Last { now, planned, settled })
+        self.last = Last { now, planned, settled };
+        Ok(())
     }
 
     /// Reads the clock, ends what is past its deadline, and ranks anew what a new epoch calls for.
@@ -493,7 +508,7 @@ impl Engine {
 
     /// The output tokens of a live request whose content is known.
     pub fn output(&self, id: RequestId) -> Option<&[u32]> {
-        self.sequence(id).map(|s| s.output.as_slice())
+        self.sequence(id).map(|s| s.slot().map_or(&s.output, |slot| &self.outputs[slot.index()]).as_slice())
     }
 
     fn sequence(&self, id: RequestId) -> Option<&Sequence> {
@@ -565,10 +580,7 @@ impl Engine {
         let fence = self.in_flight.back().map(InFlight::step);
         let slot = self.sequence(id).and_then(Sequence::slot);
         match slot {
-            Some(slot) => {
-                self.sequence_mut(id).delivered = self.hot[slot.index()].delivered;
-                self.vacate(slot, fence);
-            }
+            Some(slot) => self.vacate(slot, fence),
             None => self.dequeue(id),
         }
         let mut sequence = self.live[id.index()].take().expect("whoever ends was alive");
@@ -597,11 +609,20 @@ impl Engine {
         }
     }
 
-    /// Frees a slot and its blocks.
+    /// Frees a slot and its blocks; what the slot kept of its sequence goes back there.
     fn vacate(&mut self, slot: Slot, fence: Option<u64>) {
         self.kv.release(slot, fence);
         self.unorder(slot);
-        self.rows[slot.index()].phase = Phase::Vacant;
+        let hot = std::mem::take(&mut self.hot[slot.index()]);
+        let output = std::mem::take(&mut self.outputs[slot.index()]);
+        let row = &mut self.rows[slot.index()];
+        row.phase = Phase::Vacant;
+        let generated = row.generated;
+        let sequence = self.sequence_mut(hot.id);
+        sequence.generated = generated;
+        sequence.delivered = hot.delivered;
+        sequence.last_token = hot.last_token;
+        sequence.output = output;
         self.free_slots.push(slot);
     }
 

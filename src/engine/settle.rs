@@ -1,13 +1,14 @@
 //! Settle: what came out of a step is credited, its full blocks are published, and who is done ends.
 
 use super::waiting::content_hash;
-use super::{Engine, NO_ROW};
+use super::{Engine, Published};
 use crate::cost::BatchShape;
 use crate::error::StepError;
 use crate::ids::Slot;
 use crate::kv::BlockHash;
-use crate::request::{FinishReason, Prompt};
+use crate::request::{FinishReason, Prompt, StopTokens};
 use crate::sched::{Event, Phase, TokenEvent};
+use crate::sequence::Sequence;
 use crate::units::Nanos;
 
 impl Engine {
@@ -60,39 +61,32 @@ impl Engine {
         }
     }
 
-    /// Credits every token to its request, and lists the requests that end with it.
-    #[inline]
+    /// Credits every token to its request, and lists the requests that end with it. A loop of its own, out of
+    /// line, whose few words stay in registers.
+    #[inline(never)]
     fn credit(&mut self, step: u64) {
-        let Self { plans, outcome, rows, hot, live, tokens, ending, .. } = self;
-        let plan = &plans[(step & 1) as usize];
-        for (row, &token) in plan.rows.iter().zip(&outcome.tokens) {
+        let Self { plans, outcome, hot, outputs, live, tokens, ending, .. } = self;
+        let (rows, hot) = (&plans[(step & 1) as usize].rows[..], &mut hot[..]);
+        for (row, &token) in rows.iter().zip(&outcome.tokens) {
             if !row.samples {
                 continue;
             }
-            let index = row.generated + 1;
-            let (r, h) = (&rows[row.slot.index()], &mut hot[row.slot.index()]);
-            let (stops, max_tokens) = if r.id == row.id && r.phase != Phase::Vacant {
-                h.last_token = token;
-                h.delivered = index;
-                if h.from_step == step {
-                    h.from_row = NO_ROW;
-                }
+            let (slot, index) = (row.slot, row.generated + 1);
+            let event = TokenEvent { id: row.id, user_data: row.user_data, slot, index, token };
+            let h = &mut hot[row.slot.index()];
+            let end = if h.id == row.id {
+                (h.last_token, h.delivered) = (token, event.index);
                 if h.stores {
-                    live[row.id.index()].as_mut().expect("a resident is alive").output.push(token);
+                    outputs[row.slot.index()].push(token);
                 }
-                (h.stop.contains(token), r.max_tokens)
+                end_of(&h.stop, h.max_tokens, &event)
             } else {
-                // It has lost its slot while the step was in flight, or it has ended.
-                let absent = live[row.id.index()].as_mut().filter(|s| s.id == row.id);
-                let Some(sequence) = absent else { continue };
-                sequence.credit(token, index);
-                (sequence.request.stop.contains(token), sequence.request.max_tokens.0)
+                let Some(end) = credit_absent(live, event) else { continue };
+                end
             };
-            tokens.push(TokenEvent { id: row.id, user_data: row.user_data, slot: row.slot, index, token });
-            if stops {
-                ending.push((row.id, FinishReason::Stop));
-            } else if index == max_tokens {
-                ending.push((row.id, FinishReason::Length));
+            tokens.push(event);
+            if let Some(reason) = end {
+                ending.push((row.id, reason));
             }
         }
     }
@@ -100,61 +94,71 @@ impl Engine {
     /// Publishes what the rows of a step have filled: one decode in sixteen fills a block.
     fn publish(&mut self, step: u64) {
         let shift = self.config.block_shift();
-        for at in 0..self.plans[(step & 1) as usize].rows.len() {
-            let row = &self.plans[(step & 1) as usize].rows[at];
-            let (slot, id, before, after) = (row.slot, row.id, row.position, row.position + row.tokens);
-            if before >> shift == after >> shift {
-                continue;
-            }
-            let r = &self.rows[slot.index()];
-            if r.id == id && r.phase != Phase::Vacant {
-                self.seal(slot, after);
+        let plan = (step & 1) as usize;
+        let rows = std::mem::take(&mut self.plans[plan].rows);
+        for row in &rows {
+            let after = row.position + row.tokens;
+            if row.position >> shift != after >> shift && self.hot[row.slot.index()].id == row.id {
+                self.seal(row.slot, after >> shift);
             }
         }
+        self.plans[plan].rows = rows;
     }
 
-    /// Publishes the blocks of a row that are full now that `computed` tokens have their KV.
-    fn seal(&mut self, slot: Slot, computed: u32) {
-        let size = self.config.block_size.0;
-        let full = computed / size;
-        while self.hot[slot.index()].sealed < full {
-            let at = self.hot[slot.index()].sealed;
+    /// Publishes the first `full` blocks of a resident, whose KV is computed.
+    fn seal(&mut self, slot: Slot, full: u32) {
+        for at in self.published[slot.index()].blocks..full {
             let Some(hash) = self.block_hash(slot, at) else { return };
             self.kv.seal(slot, at, hash);
-            self.hot[slot.index()].sealed = at + 1;
-            self.hot[slot.index()].chain = hash;
+            self.published[slot.index()] = Published { blocks: at + 1, chain: hash };
         }
     }
 
     /// The hash of a full block of a resident, if its content is known.
     fn block_hash(&self, slot: Slot, at: u32) -> Option<BlockHash> {
-        let size = self.config.block_size.0 as usize;
-        let sequence = self.sequence(self.rows[slot.index()].id)?;
-        match &sequence.request.prompt {
+        let block_size = self.config.block_size;
+        let prompt = &self.sequence(self.hot[slot.index()].id)?.request.prompt;
+        match prompt {
             Prompt::Length(_) => None,
             Prompt::Content { length, .. } => {
-                let inside = (at + 1) * size as u32 <= length.0;
-                inside.then(|| content_hash(&sequence.request.prompt, at, self.config.block_size))?
+                let inside = (at + 1) * block_size.0 <= length.0;
+                inside.then(|| content_hash(prompt, at, block_size))?
             }
             Prompt::Tokens(_) => {
-                let chain = self.hot[slot.index()].chain;
-                let (start, end) = (at as usize * size, (at as usize + 1) * size);
-                sequence.span(start, end).map(|(prompt, output)| chain.chain(prompt, output))
+                let (start, size) = ((at * block_size.0) as usize, block_size.0 as usize);
+                let (head, tail) = prompt.span(&self.outputs[slot.index()], start..start + size)?;
+                Some(self.published[slot.index()].chain.chain(head, tail))
             }
         }
     }
 
-    /// Brings a new resident's hash chain up to the blocks that it got from the cache; blocks that came
-    /// back from the host are published again as if they had been computed.
-    pub(super) fn resume_chain(&mut self, slot: Slot) {
-        if !self.config.prefix_cache {
-            return;
-        }
-        let sealed = std::mem::take(&mut self.hot[slot.index()].sealed);
-        for at in 0..sealed {
+    /// Brings a new resident's hash chain up to the `cached` blocks that it got from the cache; blocks that
+    /// came back from the host are published again as if they had been computed.
+    pub(super) fn resume_chain(&mut self, slot: Slot, cached: u32) {
+        self.published[slot.index()] = Published::NOTHING;
+        for at in 0..cached {
             let Some(hash) = self.block_hash(slot, at) else { return };
-            self.hot[slot.index()].chain = hash;
-            self.hot[slot.index()].sealed = at + 1;
+            self.published[slot.index()] = Published { blocks: at + 1, chain: hash };
         }
     }
+}
+
+/// Why a request ends with this token, if it does.
+#[inline(always)]
+fn end_of(stop: &StopTokens, max_tokens: u32, event: &TokenEvent) -> Option<FinishReason> {
+    if stop.contains(event.token) {
+        Some(FinishReason::Stop)
+    } else if event.index == max_tokens {
+        Some(FinishReason::Length)
+    } else {
+        None
+    }
+}
+
+/// Credits a token to a request that has lost its slot while the step was in flight; nothing if it has ended.
+#[cold]
+fn credit_absent(live: &mut [Option<Sequence>], event: TokenEvent) -> Option<Option<FinishReason>> {
+    let sequence = live[event.id.index()].as_mut().filter(|s| s.id == event.id)?;
+    sequence.credit(event.token, event.index);
+    Some(end_of(&sequence.request.stop, sequence.request.max_tokens.0, &event))
 }

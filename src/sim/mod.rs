@@ -209,7 +209,8 @@ impl<'s> Simulation<'s> {
     fn step(&mut self, index: usize, watch: &mut dyn Observer) -> Result<(), SimError> {
         let node = &mut self.nodes[index];
         let gauges = node.engine.gauges();
-        let report = node.engine.step()?;
+        node.engine.step()?;
+        let report = node.engine.last_report();
         let stalled = report.plan.is_none() && report.settled.is_none() && report.ended.is_empty();
         if report.settled.is_some() && report.outcome.started > node.busy {
             let gap = report.outcome.started - node.busy;
@@ -219,7 +220,7 @@ impl<'s> Simulation<'s> {
             node.busy = report.outcome.finished;
         }
         self.metrics.step(&report, gauges);
-        watch.step(index, &node.engine.last_report(), &node.engine);
+        watch.step(index, &report, &node.engine);
         if stalled {
             return Err(SimError::Stalled {
                 policy: node.engine.policy().to_owned(),
