@@ -34,8 +34,13 @@ impl Outputs {
         if let Some(path) = &self.per_request {
             write_file(path, |out| per_request(out, path, runs))?;
         }
+        self.write_page(&report::html(title, runs))
+    }
+
+    /// Writes the report, if one is wanted.
+    pub fn write_page(&self, html: &str) -> Result<(), CliError> {
         if !self.no_report {
-            report::write(&self.report, &report::html(title, runs)).map_err(CliError::io(&self.report))?;
+            report::write(&self.report, html).map_err(CliError::io(&self.report))?;
             say!("report: {}", self.report.display());
         }
         Ok(())

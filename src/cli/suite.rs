@@ -3,11 +3,13 @@
 use super::CliError;
 use super::output::Outputs;
 use crate::clock::{Clock, MonotonicClock};
+use crate::suite::Suite;
 use crate::suite::arms::{self, Headroom};
 use crate::suite::cache::{self, Cache};
 use crate::suite::cells::{self, Cell};
-use crate::suite::document::{Document, Section};
-use crate::suite::measures::Runs;
+use crate::suite::document::Section;
+use crate::suite::page::html;
+use crate::suite::paper::{self, Paper};
 use crate::suite::public::Public;
 use crate::suite::rows::rows;
 use crate::suite::run::{Bench, Job, Results};
@@ -18,7 +20,9 @@ use std::path::PathBuf;
 
 /// A comparison that is data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Suite {
+pub(super) enum Name {
+    /// The tables and figures of "Beyond Prediction" (arXiv 2606.18431), ours beside theirs.
+    Paper,
     /// Every policy over many machines, workloads and loads, with the bars that flyball must clear.
     Public,
 }
@@ -28,7 +32,7 @@ pub(super) enum Suite {
 pub(super) struct SuiteArgs {
     /// Run a published comparison instead.
     #[arg(long, value_enum, help_heading = "Suites", conflicts_with_all = FLAGS_OF_ONE_WORKLOAD)]
-    pub suite: Option<Suite>,
+    pub suite: Option<Name>,
     /// A few cells, arms and seeds, with fewer requests: minutes instead of an hour.
     #[arg(long, requires = "suite", help_heading = "Suites")]
     quick: bool,
@@ -74,47 +78,78 @@ pub(super) struct Wishes<'a> {
     pub outputs: &'a Outputs,
 }
 
-pub(super) fn run(suite: Suite, args: &SuiteArgs, wishes: &Wishes<'_>) -> Result<(), CliError> {
-    let Suite::Public = suite;
+pub(super) fn run(name: Name, args: &SuiteArgs, wishes: &Wishes<'_>) -> Result<(), CliError> {
     let clock = MonotonicClock::new();
-    let seeds = wishes.seeds.unwrap_or(if args.quick { QUICK_SEEDS } else { SEEDS });
-    let cells = if args.quick { cells::quick() } else { [cells::lab(), cells::beyond()].concat() };
-    let (cells, absent) = present(args, cells);
-    let names: Vec<&str> = match wishes.policies {
-        [] => if args.quick { arms::QUICK } else { arms::PUBLIC }.to_vec(),
-        given => given.iter().map(String::as_str).collect(),
-    };
-    let suite = Public::new(cells, &names, headrooms(args), seeds)?;
+    let (suite, absent) = suite(name, args, wishes)?;
     let jobs = suite.jobs();
     let bench = bench(args)?;
     let results = run_jobs(&bench, &jobs)?;
-    let mut document = suite.document(Runs { results: &results, seeds });
+    let mut document = suite.document(&results);
     document.sections.extend(not_run(&absent));
     say!("{}", document.text());
-    write(
-        wishes.outputs,
-        &document,
-        &jobs,
-        &results,
-        &absent,
-        json!({
+    wishes.outputs.write_page(&html(&document))?;
+    let absent: Vec<Value> =
+        absent.iter().map(|(cell, why)| json!({"cell": cell.name(), "why": why})).collect();
+    wishes.outputs.write_json(&json!({
+        "schema": "flyball.suite/1",
+        "title": document.title,
+        "not_run": absent,
+        "rows": rows(&jobs, &results),
+        "host": {
             "wall_s": clock.now().as_secs_f64(),
             "threads": bench.threads,
             "build": cache::build()?,
             "fresh": results.fresh,
             "kept": results.kept,
             "of_other_builds": results.foreign,
-        }),
-    )
+        },
+    }))
+}
+
+/// A cell that is not run, and why.
+type Absent = (Cell, String);
+
+fn suite(
+    name: Name,
+    args: &SuiteArgs,
+    wishes: &Wishes<'_>,
+) -> Result<(Box<dyn Suite>, Vec<Absent>), CliError> {
+    let requests = if args.quick { QUICK_REQUESTS } else { cells::REQUESTS };
+    let seeds = |full| wishes.seeds.unwrap_or(if args.quick { QUICK_SEEDS } else { full });
+    match name {
+        Name::Paper if !wishes.policies.is_empty() => {
+            Err(CliError::Usage("--policies: the paper's tables have arms of their own".into()))
+        }
+        Name::Paper => {
+            let seeds = seeds(paper::SEEDS);
+            let scale = paper::Scale { requests, seeds, headrooms: headrooms(args), quick: args.quick };
+            Ok((Box::new(Paper::new(scale)?), Vec::new()))
+        }
+        Name::Public => {
+            let cells = if args.quick { cells::quick() } else { [cells::lab(), cells::beyond()].concat() };
+            let (cells, absent) = present(args, requests, cells);
+            let default = if args.quick { arms::QUICK } else { arms::PUBLIC };
+            let names = wishes.names(default);
+            Ok((Box::new(Public::new(cells, &names, headrooms(args), seeds(SEEDS))?), absent))
+        }
+    }
+}
+
+impl Wishes<'_> {
+    /// The policies that were asked for, or those of the suite.
+    fn names(&self, default: &[&str]) -> Vec<String> {
+        match self.policies {
+            [] => default.iter().map(|name| name.to_string()).collect(),
+            given => given.to_vec(),
+        }
+    }
 }
 
 /// Cells whose files are there, as small as they are wished, and what the others lack.
-fn present(args: &SuiteArgs, cells: Vec<Cell>) -> (Vec<Cell>, Vec<(Cell, String)>) {
+fn present(args: &SuiteArgs, requests: usize, cells: Vec<Cell>) -> (Vec<Cell>, Vec<Absent>) {
     let (mut here, mut absent) = (Vec::new(), Vec::new());
     for mut cell in cells {
-        if args.quick {
-            cell.requests = QUICK_REQUESTS;
-        }
+        cell.requests = requests;
         match cell.missing(&args.traces) {
             None => here.push(cell),
             Some(files) => {
@@ -126,8 +161,8 @@ fn present(args: &SuiteArgs, cells: Vec<Cell>) -> (Vec<Cell>, Vec<(Cell, String)
     (here, absent)
 }
 
-fn not_run(absent: &[(Cell, String)]) -> Option<Section> {
-    let row = |(cell, why): &(Cell, String)| vec![cell.name(), why.clone()];
+fn not_run(absent: &[Absent]) -> Option<Section> {
+    let row = |(cell, why): &Absent| vec![cell.name(), why.clone()];
     let rows: Vec<Vec<String>> = absent.iter().map(row).collect();
     (!rows.is_empty()).then(|| Section::new("Not run").table(["cell", "why"], rows))
 }
@@ -159,23 +194,4 @@ fn run_jobs(bench: &Bench, jobs: &[Job]) -> Result<Results, CliError> {
         eprintln!("--reuse: {foreign} of them were made by another build");
     }
     Ok(results)
-}
-
-fn write(
-    outputs: &Outputs,
-    document: &Document,
-    jobs: &[Job],
-    results: &Results,
-    absent: &[(Cell, String)],
-    host: Value,
-) -> Result<(), CliError> {
-    let absent: Vec<Value> =
-        absent.iter().map(|(cell, why)| json!({"cell": cell.name(), "why": why})).collect();
-    outputs.write_json(&json!({
-        "schema": "flyball.suite/1",
-        "title": document.title,
-        "host": host,
-        "not_run": absent,
-        "rows": rows(jobs, results),
-    }))
 }

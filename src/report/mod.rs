@@ -5,9 +5,9 @@
 
 mod charts;
 mod facts;
-mod format;
-mod page;
-mod svg;
+pub(crate) mod format;
+pub(crate) mod page;
+pub(crate) mod svg;
 mod table;
 #[cfg(test)]
 mod tests;

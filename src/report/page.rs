@@ -9,14 +9,7 @@ use crate::metrics::{Stats, Summary};
 /// The whole page.
 pub fn page(title: &str, runs: &[RunReport<'_>]) -> String {
     let all: Vec<&Summary> = runs.iter().map(|r| r.summary).collect();
-    let title = escape(title);
-    let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n",
-        include_str!("style.css")
-    );
-    out += &about(&all);
+    let mut out = about(&all);
     out += &cards(&all);
     out += "<h2>Latency</h2>\n<p>From arrival to the first token (TTFT) and to the last (TTLT), over all \
             submitted requests. Further left is better.</p>\n";
@@ -48,7 +41,19 @@ pub fn page(title: &str, runs: &[RunReport<'_>]) -> String {
             infinite.</p>\n";
     out += &super::facts::table(&all);
     out += &super::facts::footer(&all);
-    out + "</main>\n</body>\n</html>\n"
+    shell(title, &out)
+}
+
+/// A page that needs nothing else, around `body`, which is markup.
+pub fn shell(title: &str, body: &str) -> String {
+    let title = escape(title);
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n\
+         {body}</main>\n</body>\n</html>\n",
+        include_str!("style.css")
+    )
 }
 
 fn figures(class: &str, figures: impl IntoIterator<Item = Figure>) -> String {

@@ -64,6 +64,11 @@ impl Axis {
         Self { low: from, high: to, log: true, ticks, title: title.into() }
     }
 
+    /// From `low` to `high`, with these lines and labels.
+    pub fn ticked(low: f64, high: f64, title: &str, ticks: Vec<(f64, String)>) -> Self {
+        Self { low, high: if high > low { high } else { low + 1.0 }, log: false, ticks, title: title.into() }
+    }
+
     /// Without ticks, from 0 to `count`: for groups of bars.
     pub fn groups(count: usize) -> Self {
         Self { low: 0.0, high: count.max(1) as f64, log: false, ticks: Vec::new(), title: String::new() }

@@ -78,6 +78,11 @@ pub fn arms<S: AsRef<str>>(names: &[S], headroom: Headroom) -> Result<Vec<Arm>, 
     names.iter().map(arm).collect()
 }
 
+/// What arms are called.
+pub fn names(arms: &[Arm]) -> Vec<&str> {
+    arms.iter().map(|arm| arm.name.as_str()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,8 +12,11 @@ pub mod arms;
 pub mod cache;
 pub mod cells;
 pub mod document;
+pub mod draw;
 pub mod figures;
 pub mod measures;
+pub mod page;
+pub mod paper;
 pub mod public;
 pub mod rows;
 pub mod run;
@@ -24,9 +27,19 @@ use crate::error::ProfileError;
 use crate::sched::order::PolicyError;
 use crate::sim::SimError;
 use crate::trace::TraceError;
+use document::Document;
+use run::{Job, Results};
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
+
+/// A comparison that is data.
+pub trait Suite {
+    /// What must be run.
+    fn jobs(&self) -> Vec<Job>;
+    /// The findings, once all jobs are done.
+    fn document(&self, results: &Results) -> Document;
+}
 
 /// Why a suite could not be run.
 #[derive(Debug, Error)]

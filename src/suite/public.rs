@@ -1,12 +1,12 @@
 //! The public suite: every arm on every cell, the bars that the product must clear, and where it loses.
 
-use super::SuiteError;
 use super::arms::{Arm, Headroom, OWN, arms};
 use super::cells::Cell;
 use super::document::{Document, Section};
 use super::measures::{Measure, PUBLIC, Runs, TOK_S, TPOT_P99, TTFT_P95, TTLT_MEAN, TTLT_P95, TTLT_P99};
-use super::run::Job;
+use super::run::{Job, Results};
 use super::stats::Spread;
+use super::{Suite, SuiteError};
 use crate::report::{number, seconds};
 
 /// Which cells and arms, and how often.
@@ -35,17 +35,18 @@ impl Public {
         let tables = headrooms.iter().map(table).collect::<Result<_, SuiteError>>()?;
         Ok(Self { cells, tables, seeds })
     }
+}
 
-    /// What must be run.
-    pub fn jobs(&self) -> Vec<Job> {
+impl Suite for Public {
+    fn jobs(&self) -> Vec<Job> {
         let of = |cell: &Cell, arm: &Arm, seed| Job { cell: *cell, policy: arm.spec.clone(), seed };
         let arms = || self.tables.iter().flat_map(|(_, arms)| arms);
         let cell = |cell| arms().flat_map(move |arm| (1..=self.seeds).map(move |seed| of(cell, arm, seed)));
         self.cells.iter().flat_map(cell).collect()
     }
 
-    /// The findings, once all jobs are done.
-    pub fn document(&self, runs: Runs<'_>) -> Document {
+    fn document(&self, results: &Results) -> Document {
+        let runs = Runs { results, seeds: self.seeds };
         let mut sections = Vec::new();
         for (headroom, arms) in &self.tables {
             let table = Table { cells: &self.cells, arms, runs };
