@@ -8,6 +8,7 @@ use crate::suite::arms::{self, Headroom};
 use crate::suite::cache::{self, Cache};
 use crate::suite::cells::{self, Cell};
 use crate::suite::document::Section;
+use crate::suite::fragility::{self, Fragility};
 use crate::suite::page::html;
 use crate::suite::paper::{self, Paper};
 use crate::suite::public::Public;
@@ -25,6 +26,8 @@ pub(super) enum Name {
     Paper,
     /// Every policy over many machines, workloads and loads, with the bars that flyball must clear.
     Public,
+    /// What is left of each policy when lengths, arrivals, memory, swap or chunk are not as they were.
+    Fragility,
 }
 
 /// Flags of suites.
@@ -65,7 +68,7 @@ const FLAGS_OF_ONE_WORKLOAD: [&str; 10] = [
 ];
 
 /// Requests of a quick run.
-const QUICK_REQUESTS: usize = 1_500;
+const QUICK_REQUESTS: usize = 2_500;
 /// Seeds of a quick run.
 const QUICK_SEEDS: u64 = 2;
 /// Seeds of a full run.
@@ -124,6 +127,11 @@ fn suite(
             let seeds = seeds(paper::SEEDS);
             let scale = paper::Scale { requests, seeds, headrooms: headrooms(args), quick: args.quick };
             Ok((Box::new(Paper::new(scale)?), Vec::new()))
+        }
+        Name::Fragility => {
+            let names = wishes.names(fragility::ARMS);
+            let suite = Fragility::new(&names, headrooms(args)[0], requests, seeds(SEEDS))?;
+            Ok((Box::new(suite), Vec::new()))
         }
         Name::Public => {
             let cells = if args.quick { cells::quick() } else { [cells::lab(), cells::beyond()].concat() };

@@ -90,10 +90,15 @@ impl Section {
 }
 
 impl Document {
-    /// As a terminal shows it.
+    /// As a terminal shows it: without the sections that only draw.
     pub fn text(&self) -> String {
         let mut out = format!("{}\n{}\n", self.title, "═".repeat(self.title.chars().count()));
-        for section in &self.sections {
+        let drawing = |block: &Block| matches!(block, Block::Figures(_) | Block::Markup(_));
+        let tables = |section: &&Section| {
+            section.blocks.iter().any(|block| matches!(block, Block::Table { .. }))
+                || !section.blocks.iter().any(drawing)
+        };
+        for section in self.sections.iter().filter(tables) {
             out += &format!("\n{}\n", section.title);
             for block in &section.blocks {
                 out += &words(block);

@@ -109,8 +109,10 @@ pub fn pareto<S: AsRef<str>>(title: &str, axes: [&str; 2], names: &[S], points: 
     let y = ratio_axis(&mut points.iter().map(|p| p.1), "");
     let mut chart = Chart::new(TALL, x, y);
     let mut taken: Vec<(f64, f64)> = Vec::new();
-    for (((x, y), series), name) in points.iter().zip(series(names)).zip(names) {
-        chart.dot(series, *x, *y, &format!("{}: {x:.2}, {y:.2}", name.as_ref()));
+    let sound = |(((x, y), _), _): &&((&(f64, f64), usize), &S)| x.is_finite() && y.is_finite();
+    let all: Vec<_> = points.iter().zip(series(names)).zip(names).collect();
+    for (((x, y), series), name) in all.iter().filter(sound) {
+        chart.dot(*series, *x, *y, &format!("{}: {x:.2}, {y:.2}", name.as_ref()));
         let (px, mut py) = (chart.px(*x) + 8.0, chart.py(*y) + 4.0);
         while taken.iter().any(|t| (t.0 - px).abs() < 90.0 && (t.1 - py).abs() < 16.0) {
             py += 16.0;

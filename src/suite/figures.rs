@@ -173,8 +173,32 @@ fn seconds(latency: Option<Nanos>) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A run whose latencies are `seconds` times 1 to 100, TTFT a tenth of them.
+    pub fn made(seconds: f64) -> Figures {
+        let curve = |by: f64| Curve::of(&mut (1..=100).map(|i| f64::from(i) * by).collect::<Vec<_>>());
+        Figures {
+            ttft: curve(seconds / 10.0),
+            tpot: curve(seconds / 1000.0),
+            ttlt: curve(seconds),
+            tbt_p99_s: seconds,
+            tok_s: 1000.0,
+            offered_qps: 1.0,
+            achieved_qps: 1.0,
+            submitted: 100,
+            finished: 100,
+            swaps: 0,
+            recomputes: 0,
+            swapped_tokens: 0,
+            recomputed_tokens: 0,
+            output_tokens: 10,
+            steps: 10,
+            j_per_token: 1.0,
+            split: None,
+        }
+    }
 
     #[test]
     fn a_curve_has_nearest_ranks() {

@@ -14,6 +14,9 @@ pub mod cells;
 pub mod document;
 pub mod draw;
 pub mod figures;
+pub mod fragility;
+mod gallery;
+mod heat;
 pub mod measures;
 pub mod page;
 pub mod paper;
@@ -22,6 +25,9 @@ pub mod rows;
 pub mod run;
 pub mod stats;
 pub mod work;
+
+#[cfg(test)]
+mod tests;
 
 use crate::error::ProfileError;
 use crate::sched::order::PolicyError;

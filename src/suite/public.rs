@@ -52,6 +52,9 @@ impl Suite for Public {
             let table = Table { cells: &self.cells, arms, runs };
             sections.push(table.scoreboard(*headroom));
             sections.push(table.losses(*headroom));
+            if Some(*headroom) == self.tables.first().map(|t| t.0) {
+                sections.extend(table.gallery());
+            }
             sections.extend(self.cells.iter().map(|cell| table.cell(cell, *headroom)));
         }
         Document { title: "flyball compare --suite public".into(), sections }

@@ -63,6 +63,13 @@ impl Results {
         self.figures.iter()
     }
 
+    /// Figures that a test has made up.
+    #[cfg(test)]
+    pub(super) fn made(all: impl IntoIterator<Item = (Job, Figures)>) -> Self {
+        let figures = all.into_iter().map(|(job, figures)| (job.id(), figures)).collect();
+        Self { figures, ..Self::default() }
+    }
+
     fn add(&mut self, id: Id, figures: Figures, origin: Origin) {
         self.figures.insert(id, figures);
         match origin {

@@ -159,7 +159,8 @@ impl Part for Fig8 {
             "Share of requests within base / x, where base is {BASE}'s P95 in the same cell ({A100}, Poisson), \
              and the largest x that 99 % of them meet. The paper takes base and shares at 0.9 of the largest \
              load; here there is hardly a queue at 0.9 and TTFT cannot be much below {BASE}'s, so 0.99 is shown \
-             as well. The last row is the limit that no scheduler passes: each request alone on the machine."
+             as well. The last row is the limit that no scheduler passes: each request alone on the machine; \
+             where the paper's x is above it, its base must have held a longer wait than ours."
         );
         let header = ["arm", "x = 1", "2", "3", "4", "5", "x at 99 %", "paper"];
         let mut section = Section::new("Fig. 8: SLO attainment").text(text);

@@ -82,8 +82,8 @@ impl Part for Starvation {
         let text = format!(
             "{}: TTLT in seconds of nine short requests in ten (125 tokens in, 100 out) and one long (2,000 in, \
              6,000 out), each within a fifth. The slope is of a long request's TTLT over its place in the order \
-             of arrival, s per request: above zero, long ones wait ever longer. Memory is plenty, so arms tie; \
-             absolute seconds are of another machine than the paper's eight with random routing.",
+             of arrival, s per request: above zero, long ones wait ever longer. In the paper all arms tie within 6 %; \
+             here 0.99 is of one machine's saturated rate, at which its memory is full, and they need not.",
             self.cell.name()
         );
         vec![Section::new("A.3: starvation").text(text).table(header, rows)]

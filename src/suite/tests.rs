@@ -1,0 +1,91 @@
+use super::arms::Headroom;
+use super::cache::Cache;
+use super::cells::{A100, Cell, Work};
+use super::figures::tests::made;
+use super::page::html;
+use super::public::Public;
+use super::rows::rows;
+use super::run::{Bench, Results};
+use super::*;
+use crate::trace::Mix;
+
+fn tiny(load: f64) -> Cell {
+    Cell { requests: 60, ..Cell::new(A100, Work::Mix(Mix::Mix05), "poisson", load) }
+}
+
+/// Three arms on one cell: the second twice as slow as the first, the third half as slow but in seed 2.
+fn made_up() -> (Public, Results) {
+    let suite = Public::new(vec![tiny(0.9)], &["fcfs", "las", "srpt"], &[Headroom::AsPublished], 2).unwrap();
+    let seconds = |job: &Job| match (job.policy.as_str(), job.seed) {
+        ("fcfs", _) => 1.0,
+        ("las", _) => 2.0,
+        (_, 1) => 0.5,
+        _ => 1.0,
+    };
+    let results = Results::made(suite.jobs().into_iter().map(|job| (job.clone(), made(seconds(&job)))));
+    (suite, results)
+}
+
+#[test]
+fn a_table_is_as_it_was() {
+    let (suite, results) = made_up();
+    let text = suite.document(&results).text();
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    let find = |start: &str| *lines.iter().rfind(|line| line.starts_with(start)).unwrap();
+    let golden = [
+        "fcfs               50.5 s             95.0 s             99.0 s             9.50 s             9.90 s             99.0 ms  1,000",
+        "las      101 s  2.00     3.17 min  2.00     3.30 min  2.00       19.0 s  2.00       19.8 s  2.00       198 ms  2.00  1,000  1.00",
+        "srpt  37.9 s  0.71 (0.50-1.00)  71.2 s  0.71 (0.50-1.00)  74.2 s  0.71 (0.50-1.00)  7.12 s  0.71 (0.50-1.00)  7.42 s  0.71 (0.50-1.00)  74.2 ms  0.71 (0.50-1.00)  1,000  1.00",
+    ];
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (start, golden) in ["fcfs", "las ", "srpt "].into_iter().zip(golden) {
+        assert_eq!(words(find(start)), words(golden));
+    }
+    let bar = lines.iter().find(|line| line.starts_with("srpt TTLT P99 ≤ 1.01 × fcfs")).unwrap();
+    assert_eq!(words(bar), "srpt TTLT P99 ≤ 1.01 × fcfs 1 1 0.707 0.707 a100-llama-3-8b mix-05 poisson 0.9");
+    assert!(text.contains("0 of 7 pairs of cell and measure"), "{text}");
+}
+
+#[test]
+fn a_loss_is_told_with_its_seconds() {
+    let cell = tiny(0.9);
+    let suite = Public::new(vec![cell], &["fcfs", "las"], &[Headroom::AsPublished], 1).unwrap();
+    let seconds = |policy: &str| if policy == "las" { 3.0 } else { 1.0 };
+    let results = Results::made(suite.jobs().into_iter().map(|j| (j.clone(), made(seconds(&j.policy)))));
+    let text = suite.document(&results).text();
+    let words: Vec<String> =
+        text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let want = "a100-llama-3-8b mix-05 poisson 0.9 TTLT P99 fcfs 3.00 4.95 min 99.0 s";
+    assert!(words.iter().any(|line| line == want), "{text}");
+    assert!(text.contains("6 of 7 pairs"));
+}
+
+#[test]
+fn a_page_draws_it_without_network() {
+    let (suite, results) = made_up();
+    let page = html(&suite.document(&results));
+    for word in ["http://", "https://", "<script", "url(", "@import", "NaN", "inf\""] {
+        assert!(!page.contains(word), "{word}");
+    }
+    assert!(page.contains("class=\"win\"") && page.matches("<svg").count() > 5);
+}
+
+#[test]
+fn a_suite_that_goes_on_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let suite = Public::new(vec![tiny(0.9), tiny(1.1)], &["fcfs", "las"], &[Headroom::Equal], 2).unwrap();
+    let run = || {
+        let cache = Cache::open(folder.path(), "a".into(), false).unwrap();
+        let bench = Bench { cache, traces: "none".into(), threads: 2 };
+        let results = bench.run(&suite.jobs(), &|| ()).unwrap();
+        let document = suite.document(&results);
+        let rows = serde_json::to_string(&rows(&suite.jobs(), &results)).unwrap();
+        (results.fresh, document.text() + &html(&document) + &rows)
+    };
+    let (fresh, first) = run();
+    assert_eq!(fresh, 8);
+    let one = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(one).unwrap();
+    let (again, second) = run();
+    assert!(again <= 1 && first == second);
+}
