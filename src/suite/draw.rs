@@ -10,7 +10,7 @@ const TALL: f64 = 320.0;
 
 /// The series of arms: the product's own has a colour to itself, the others go round.
 pub fn series<S: AsRef<str>>(names: &[S]) -> Vec<usize> {
-    const OTHERS: [usize; COLOURS - 1] = [0, 2, 3, 4, 5];
+    const OTHERS: [usize; COLOURS - 1] = [0, 2, 3, 5, 4];
     let mut others = 0;
     let of = |name: &S| {
         if name.as_ref().split(':').next() == Some(OWN) {
@@ -100,30 +100,62 @@ pub fn attainment<S: AsRef<str>>(title: &str, names: &[S], lines: &[Line]) -> Fi
 }
 
 /// Arms as points: both axes are ratios to a base, and nearer to the lower left is better.
-pub fn pareto<S: AsRef<str>>(title: &str, axes: [&str; 2], names: &[S], points: &Line) -> Figure {
-    let ratio_axis = |values: &mut dyn Iterator<Item = f64>, title: &str| {
-        let (low, high) = bounds(values.filter(|v| v.is_finite()).chain([0.95, 1.05]));
-        Axis::log(low, high, title, tick)
-    };
-    let x = ratio_axis(&mut points.iter().map(|p| p.0), axes[0]);
-    let y = ratio_axis(&mut points.iter().map(|p| p.1), "");
+pub fn pareto<S: AsRef<str>>(title: &str, axes: [&str; 2], names: &[S], points: &[(f64, f64)]) -> Figure {
+    let x = ratio_axis(points.iter().map(|p| p.0), axes[0]);
+    let y = ratio_axis(points.iter().map(|p| p.1), "");
     let mut chart = Chart::new(TALL, x, y);
-    let mut taken: Vec<(f64, f64)> = Vec::new();
-    let sound = |(((x, y), _), _): &&((&(f64, f64), usize), &S)| x.is_finite() && y.is_finite();
-    let all: Vec<_> = points.iter().zip(series(names)).zip(names).collect();
-    for (((x, y), series), name) in all.iter().filter(sound) {
-        chart.dot(*series, *x, *y, &format!("{}: {x:.2}, {y:.2}", name.as_ref()));
-        let (px, mut py) = (chart.px(*x) + 8.0, chart.py(*y) + 4.0);
-        while taken.iter().any(|t| (t.0 - px).abs() < 90.0 && (t.1 - py).abs() < 16.0) {
-            py += 16.0;
+    let mut places: Vec<Place> = Vec::new();
+    for (((x, y), series), name) in points.iter().zip(series(names)).zip(names) {
+        if x.is_finite() && y.is_finite() {
+            chart.dot(series, *x, *y, &format!("{}: {x:.2}, {y:.2}", name.as_ref()));
+            Place::add(&mut places, (chart.px(*x), chart.py(*y)), series, name.as_ref());
         }
-        taken.push((px, py));
-        let right = px > chart.right() - 90.0;
-        let (px, anchor) = if right { (px - 16.0, "end") } else { (px, "start") };
-        chart.text(px, py, anchor, &format!("key t{}", series % COLOURS), name.as_ref());
     }
+    places.iter().for_each(|place| place.label(&mut chart));
     let title = format!("{title}: {} up", axes[1]);
     Figure { note: String::new(), svg: chart.finish(&title), title }
+}
+
+/// Points so near to each other that they have one label.
+struct Place {
+    at: (f64, f64),
+    series: usize,
+    names: Vec<String>,
+}
+
+impl Place {
+    fn add(places: &mut Vec<Self>, at: (f64, f64), series: usize, name: &str) {
+        let near = |p: &&mut Self| (p.at.0 - at.0).abs() < 40.0 && (p.at.1 - at.1).abs() < 15.0;
+        match places.iter_mut().find(near) {
+            Some(place) => place.names.push(name.to_owned()),
+            None => places.push(Self { at, series, names: vec![name.to_owned()] }),
+        }
+    }
+
+    /// Beside the point, on the side that has room, three names a line.
+    fn label(&self, chart: &mut Chart) {
+        let right = self.at.0 > (chart.left() + chart.right()) / 2.0;
+        let (x, anchor) = if right { (self.at.0 - 9.0, "end") } else { (self.at.0 + 9.0, "start") };
+        let class =
+            if self.names.len() == 1 { format!("key t{}", self.series % COLOURS) } else { "key".to_owned() };
+        for (line, names) in self.names.chunks(3).enumerate() {
+            let y = self.at.1 + 4.0 + 15.0 * line as f64;
+            chart.text(x, y, anchor, &class, &names.join(", "));
+        }
+    }
+}
+
+/// As narrow as the ratios are, one included; logarithmic if they are wide apart.
+fn ratio_axis(values: impl Iterator<Item = f64>, title: &str) -> Axis {
+    let (low, high) = bounds(values.filter(|v| v.is_finite()).chain([0.97, 1.03]));
+    if high > 3.0 * low {
+        return Axis::log(low, high, title, tick);
+    }
+    let room = (high - low) * 0.08;
+    let step = [0.02, 0.05, 0.1, 0.2, 0.5].into_iter().find(|step| (high - low) / step <= 5.0).unwrap_or(1.0);
+    let (first, last) = (((low - room) / step).ceil() as i32, ((high + room) / step).floor() as i32);
+    let ticks = (first..=last).map(|i| f64::from(i) * step).map(|v| (v, tick(v))).collect();
+    Axis::ticked(low - room, high + room, title, ticks)
 }
 
 /// One line per arm over named places.
