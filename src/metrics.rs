@@ -396,7 +396,11 @@ impl Metrics {
             ttlt_s: all(&|r| or_infinite(r.ttlt())),
             throughput_tok_s: per(self.output_tokens as f64, span),
             makespan_s: span,
-            preemptions: Preemptions { swap: counters.swaps, recompute: counters.recomputes },
+            preemptions: Preemptions {
+                swap: counters.swaps,
+                recompute: counters.recomputes,
+                overrides: counters.overrides,
+            },
             steps: counters.steps,
             energy: EnergyFigures {
                 joules,
@@ -490,6 +494,9 @@ pub struct Preemptions {
     pub swap: u64,
     /// By recompute.
     pub recompute: u64,
+    /// Of rows that the policy protects.
+    #[serde(default)]
+    pub overrides: u64,
 }
 
 /// Energy of a run, over all boards.

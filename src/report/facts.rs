@@ -81,7 +81,7 @@ const REQUESTS: [Named<Cell>; 6] = [
     ("Failed", |s| grouped(s.requests.failed)),
 ];
 
-const TOKENS: [Named<Cell>; 10] = [
+const TOKENS: [Named<Cell>; 11] = [
     ("Prompt tokens", |s| grouped(s.tokens.prompt)),
     ("From the prefix cache", |s| grouped(s.tokens.cached)),
     ("Output tokens", |s| grouped(s.tokens.output)),
@@ -89,6 +89,7 @@ const TOKENS: [Named<Cell>; 10] = [
     ("Swapped tokens", |s| grouped(s.tokens.swapped)),
     ("Preemptions by swap", |s| grouped(s.preemptions.swap)),
     ("Preemptions by recompute", |s| grouped(s.preemptions.recompute)),
+    ("Preemptions of protected rows", |s| grouped(s.preemptions.overrides)),
     ("Steps", |s| grouped(s.steps)),
     ("Throughput, tok/s", |s| number(s.throughput_tok_s)),
     ("Makespan", |s| seconds(s.makespan_s)),

@@ -19,10 +19,10 @@ const POLICIES: [&str; 12] = [
     "trail",
     "trail:noise=1:limit=0.3",
     "las:k=8",
-    "uniboost:k=8",
+    "uniboost:k=8:refit=4",
     "uniboost:memguard=off:signal=phase:gamma=0.1",
-    "uniboost:k=8:admit=chunk:hysteresis=0:units=service-seconds",
-    "distboost",
+    "uniboost:k=8:admit=chunk:hysteresis=0:units=service-seconds:refit=4",
+    "distboost:refit=4",
 ];
 
 fn cost() -> CostModel {

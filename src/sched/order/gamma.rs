@@ -14,9 +14,9 @@ use crate::units::{Bytes, Nanos};
 /// γ before the first fit: 1.6e-4 per ms, where Fig. 9 begins.
 const FIRST: f64 = 0.16;
 /// Latencies that a fit looks at. The paper gives no number.
-const WINDOW: usize = 1000;
+const WINDOW: f64 = 1000.0;
 /// Completions from one fit to the next. The paper fits "when enough samples are in".
-const REFIT: u32 = 200;
+const REFIT: f64 = 200.0;
 /// The weight of a fit against the γ before it. The paper gives no number.
 const SMOOTHING: f64 = 0.3;
 /// Work of one token under `tokens-as-ms`, in seconds.
@@ -110,8 +110,9 @@ impl Measured {
 /// Turns arrival and tokens into Φ, and learns γ. See the module.
 ///
 /// Parameters: `gamma` fixes γ, per second; `ada=off` keeps it at its first value; `gamma-rule`
-/// (`eq9`, `appendix`), `gamma-scale` (1), `gamma-smoothing` (0.3), `gamma-min` (1e-5) and `gamma-max` (10)
-/// say how it is fitted. `units` (`tokens-as-ms`, `service-seconds`) says what a token counts.
+/// (`eq9`, `appendix`), `gamma-scale` (1), `gamma-smoothing` (0.3), `gamma-min` (1e-5), `gamma-max` (10),
+/// `window` (1000 latencies) and `refit` (every 200 completions) say how it is fitted. `units`
+/// (`tokens-as-ms`, `service-seconds`) says what a token counts.
 #[derive(Debug)]
 pub(super) struct Booster {
     gamma: f64,
@@ -119,6 +120,7 @@ pub(super) struct Booster {
     per_token: PerToken,
     measured: Option<Measured>,
     completions: u32,
+    refit_every: u32,
     epoch: u64,
 }
 
@@ -137,6 +139,7 @@ impl Booster {
             per_token: if seconds { guessed } else { counted },
             measured: seconds.then(Measured::default),
             completions: 0,
+            refit_every: params.number("refit", REFIT, 1.0, 1e6)? as u32,
             epoch: 0,
         })
     }
@@ -178,7 +181,7 @@ impl Booster {
             ada.tail.push(latency.as_secs_f64());
         }
         self.completions += 1;
-        if self.completions.is_multiple_of(REFIT) {
+        if self.completions.is_multiple_of(self.refit_every) {
             self.refit();
         }
     }
@@ -203,7 +206,7 @@ fn ada(params: &mut Params) -> Result<Option<Ada>, PolicyError> {
     let smoothing = params.number("gamma-smoothing", SMOOTHING, 0.001, 1.0)?;
     let low = params.number("gamma-min", 1e-5, 1e-6, 1e3)?;
     let high = params.number("gamma-max", 10.0_f64.max(low), low, 1e3)?;
-    let tail = TailSlope::new(WINDOW);
+    let tail = TailSlope::new(params.number("window", WINDOW, 1.0, 1e6)? as usize);
     Ok(on.then_some(Ada { rule, scale, smoothing, bounds: (low, high), tail }))
 }
 

@@ -26,8 +26,10 @@
 //! * *Victims* (SELECT_VICTIM is not given): past its fence, the largest Φ; among those within δ of it, the
 //!   one that is cheapest to restore per block freed. A newcomer evicts only whoever comes after it, and
 //!   only if that suffices.
-//! * *When nothing else can go*, a decode that lacks a block overrides the fence of the largest Φ
+//! * *When nothing else can go*, whoever lacks a block overrides the fence of the largest Φ
 //!   ([`Reason::Override`](crate::sched::Reason::Override), counted by the engine).
+//! * *Without bins* (`memguard=off`) w is taken every 16 tokens. When memory is short, jobs then change places
+//!   at each of these: what MemGuard is there to prevent.
 //! * *Prefix cache* (A.5): w̃ = max(w, s_pre − h) with h cached tokens, as looked up when the job was last
 //!   placed or admitted.
 
