@@ -9,7 +9,7 @@ use crate::exec::InFlight;
 use crate::ids::Slot;
 use crate::kv::HostSpan;
 use crate::request::{Prompt, RequestId};
-use crate::sched::{Admit, Event, Evict, Phase, Rank, Reason, Resident, Restore, Run};
+use crate::sched::{Admit, Event, Evict, Job, Phase, Rank, Reason, Resident, Restore, Run};
 use crate::sequence::Sequence;
 use crate::units::{Blocks, Nanos, Tokens};
 
@@ -69,7 +69,7 @@ impl Engine {
     fn open(&mut self, admit: Admit) {
         self.dequeue(admit.id);
         let slot = self.free_slots.pop().expect("the decision was checked against the slots");
-        let rank = self.rank(admit.id);
+        let rank = self.rank(admit.id, 0);
         let sequence = self.live[admit.id.index()].as_mut().expect("whoever waits is alive");
         let returned = sequence.computed;
         let span = sequence.admit(slot);
@@ -157,9 +157,9 @@ impl Engine {
         }
     }
 
-    fn rank(&mut self, id: RequestId) -> Rank {
+    fn rank(&mut self, id: RequestId, mark: u8) -> Rank {
         let sequence = self.live[id.index()].as_ref().expect("whoever is ranked is alive");
-        self.policy.rank(&job(sequence))
+        self.policy.rank(&Job { mark, ..job(sequence) })
     }
 
     /// Writes the plan, and moves every row on as if the step had been done.
@@ -193,9 +193,9 @@ impl Engine {
 
     /// Asks the policy for a resident's rank again.
     pub(super) fn rerank_resident(&mut self, slot: Slot) {
-        let (id, generated) = (self.rows[slot.index()].id, self.rows[slot.index()].generated);
+        let Resident { id, generated, mark, .. } = self.rows[slot.index()];
         self.sequence_mut(id).generated = generated;
-        let rank = self.rank(id);
+        let rank = self.rank(id, mark);
         if rank.value != self.rows[slot.index()].rank {
             self.unorder(slot);
             self.rows[slot.index()].rank = rank.value;

@@ -28,6 +28,7 @@ pub(super) fn job(s: &Sequence) -> Job {
         client: r.client,
         slo: r.slo,
         deadline: r.deadline,
+        mark: 0,
     }
 }
 

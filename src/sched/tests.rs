@@ -369,7 +369,7 @@ fn uniboost_keeps_the_dispatched_until_their_threshold_and_overrides_when_nothin
 #[test]
 fn names_and_parameters_are_checked() {
     let error = |spec: &str| order::parse(spec, None).err().unwrap().to_string();
-    assert!(error("lifo").contains("known are fcfs"));
+    assert!(error("lifo").contains("known are flyball, fcfs"));
     assert!(error("las:k=zero").contains("k=zero must be a number"));
     assert!(error("las:q=3").contains("no parameter \"q\""));
     assert!(error("srpt").contains("true output lengths"));

@@ -38,6 +38,8 @@ pub struct Job {
     pub slo: Slo,
     /// When it gives up.
     pub deadline: Option<Nanos>,
+    /// The mark that the policy gave it with its last rank; zero while it waits.
+    pub mark: u8,
 }
 
 impl Job {

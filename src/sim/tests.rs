@@ -10,7 +10,9 @@ use crate::prng::Prng;
 use crate::request::FinishReason;
 use crate::units::Blocks;
 
-const POLICIES: [&str; 12] = [
+const POLICIES: [&str; 14] = [
+    "flyball:quantum=8",
+    "flyball:quantum=2:limit=2:gap=0.01:c=0.1",
     "fcfs",
     "vllm",
     "sglang",
@@ -212,9 +214,11 @@ fn decisions(setup: &Setup, arrivals: &[Arrival]) -> Vec<(usize, String)> {
 fn true_lengths_show_in_no_decision_before_the_first_finish_that_differs() {
     for seed in 1..200 {
         let (mut setup, arrivals) = swarm(seed);
-        setup.policy =
-            pick(&mut Prng::new(seed), &["fcfs", "vllm", "sglang", "las", "uniboost:k=8", "distboost"])
-                .to_string();
+        setup.policy = pick(
+            &mut Prng::new(seed),
+            &["fcfs", "vllm", "sglang", "las", "uniboost:k=8", "flyball:quantum=4"],
+        )
+        .to_string();
         setup.gpus = 1;
         // Whoever lives longest lives longer still: nothing may change until it would have ended.
         let longer: Vec<Arrival> =

@@ -39,9 +39,14 @@ impl TailSlope {
     /// The spread between the 95th and the 99th percentile, in seconds; at least a nanosecond.
     pub(super) fn spread(&mut self) -> f64 {
         self.sorted.clone_from(&self.recent);
-        self.sorted.sort_unstable_by(f64::total_cmp);
-        let at = |q: f64| self.sorted[((q * self.sorted.len() as f64).ceil() as usize).max(1) - 1];
-        (at(0.99) - at(0.95)).max(1e-9)
+        let rank = |q: f64| ((q * self.recent.len() as f64).ceil() as usize).max(1) - 1;
+        let (p95, p99) = (rank(0.95), rank(0.99));
+        let (_, t95, above) = self.sorted.select_nth_unstable_by(p95, f64::total_cmp);
+        let t99 = match p99.checked_sub(p95 + 1) {
+            Some(at) => *above.select_nth_unstable_by(at, f64::total_cmp).1,
+            None => *t95,
+        };
+        (t99 - *t95).max(1e-9)
     }
 
     /// γ of Eq. 9, per second: ln 5 / (t99 − t95).

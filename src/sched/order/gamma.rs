@@ -219,6 +219,7 @@ pub(super) mod tests {
     /// A job of this prompt and output that arrived at zero.
     pub(in super::super) fn job(prompt: u32, generated: u32) -> Job {
         Job {
+            mark: 0,
             id: RequestId::new(0, 0),
             user_data: 0,
             arrival: Nanos::ZERO,

@@ -1,5 +1,6 @@
-//! Least attained service, on bins of generated tokens 256·2^j: foreground-background scheduling made
-//! affordable. Inside a bin the order is by arrival.
+//! Least attained service, on bins of 256·2^j tokens: foreground-background scheduling made affordable.
+//! Inside a bin the order is by arrival. Service is prompt and output; a prompt counts once its first
+//! token is out, so that newcomers do not interrupt each other half-way.
 
 use super::{ALL, Params, PolicyError, fcfs, place_in_one};
 use crate::ids::Places;
@@ -22,15 +23,20 @@ impl Las {
         Ok(Self { name: params.spec(), headroom, k })
     }
 
-    /// The bin of `generated` tokens, and where it ends.
-    fn bin(&self, generated: u32) -> (u32, u32) {
-        let bin = (generated / self.k).checked_ilog2().map_or(0, |log| log + 1);
+    /// The bin of `attained` tokens, and where it ends.
+    fn bin(&self, attained: u32) -> (u32, u32) {
+        let bin = (attained / self.k).checked_ilog2().map_or(0, |log| log + 1);
         (bin, self.k << bin)
     }
 
     fn value(&self, job: &Job) -> i64 {
-        i64::from(self.bin(job.generated.0).0) << BIN_SHIFT | job.arrival.0.min((1 << BIN_SHIFT) - 1) as i64
+        i64::from(self.bin(attained(job)).0) << BIN_SHIFT | job.arrival.0.min((1 << BIN_SHIFT) - 1) as i64
     }
+}
+
+/// Tokens of service that count.
+fn attained(job: &Job) -> u32 {
+    if job.generated.0 > 0 { job.known().0 } else { 0 }
 }
 
 impl Policy for Las {
@@ -43,7 +49,8 @@ impl Policy for Las {
     }
 
     fn rank(&mut self, job: &Job) -> Rank {
-        Rank { value: self.value(job), until: self.bin(job.generated.0).1, mark: 0 }
+        let end = self.bin(attained(job)).1;
+        Rank { value: self.value(job), until: end.saturating_sub(job.prompt.0).max(1), mark: 0 }
     }
 
     fn groups(&mut self, view: &mut View<'_>) {

@@ -3,6 +3,7 @@
 mod boost;
 mod distboost;
 mod fcfs;
+mod flyball;
 mod gamma;
 mod las;
 mod sglang;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use distboost::DistBoost;
 pub use fcfs::Fcfs;
+pub use flyball::Flyball;
 pub use las::Las;
 pub use sglang::Sglang;
 pub use sjf::Sjf;
@@ -41,7 +43,7 @@ pub(crate) fn place_in_one(places: &mut Places, rank: i64) {
 
 /// The names that [`parse`] knows.
 pub const NAMES: &[&str] =
-    &["fcfs", "vllm", "sglang", "sjf", "srpt", "trail", "las", "uniboost", "distboost"];
+    &["flyball", "fcfs", "vllm", "sglang", "sjf", "srpt", "trail", "las", "uniboost", "distboost"];
 
 /// Why a policy's name could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -76,6 +78,7 @@ pub fn parse(spec: &str, oracle: Option<Arc<dyn Oracle>>) -> Result<Box<dyn Poli
     let name = params.policy.clone();
     let oracle = || oracle.clone().ok_or_else(|| PolicyError::NeedsOracle(name.clone()));
     let policy: Box<dyn Policy> = match name.as_str() {
+        "flyball" => Box::new(Flyball::new(&mut params)?),
         "fcfs" => Box::new(Fcfs::new(&mut params)?),
         "vllm" => Box::new(Vllm::new(&mut params)?),
         "sglang" => Box::new(Sglang::new(&mut params)?),

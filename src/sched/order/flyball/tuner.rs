@@ -1,0 +1,84 @@
+//! Chooses the strength of the boost: γ = c · Eq. 9 of arXiv 2606.18431, with c by the shadow machines.
+
+use super::label::Boost;
+use super::shadow::{CANDIDATES, Shadows, Work};
+use super::traffic::{Traffic, class};
+use crate::sched::Job;
+use crate::units::Nanos;
+
+/// Completions from one candidate's turn to the next: all have theirs within 200, and no completion
+/// pays for more than one.
+const TURN: u64 = 25;
+/// The candidate before there is evidence: c = 1, Eq. 9 itself.
+const FIRST_CHOICE: usize = 4;
+/// Share of the newest fit of Eq. 9.
+const SMOOTHING: f64 = 0.3;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Tuner {
+    /// The user's own c, if there is one.
+    fixed: Option<f64>,
+    shadows: Shadows,
+    candidates: [Boost; CANDIDATES.len()],
+    chosen: usize,
+    /// Eq. 9, smoothed, per ns; zero before the first fit.
+    slope: f64,
+    /// The boost in force.
+    pub boost: Boost,
+    /// Counts the boosts that were in force.
+    pub epoch: u64,
+}
+
+impl Tuner {
+    pub(super) fn new(fixed: Option<f64>) -> Self {
+        Self {
+            fixed,
+            shadows: Shadows::new(),
+            candidates: [Boost::NONE; CANDIDATES.len()],
+            chosen: FIRST_CHOICE,
+            slope: 0.0,
+            boost: Boost::NONE,
+            epoch: 0,
+        }
+    }
+
+    /// Sends an arrival to the shadow machines, with an output that another one of its class had.
+    pub(super) fn submitted(&mut self, job: &Job, traffic: &mut Traffic) {
+        let Some(output) = traffic.draw(class(job.prompt.0)) else { return };
+        let (output, slowness) = (f64::from(output), traffic.slowness());
+        let work = Work {
+            arrival: job.arrival,
+            prefill: slowness * traffic.prefill_ns * f64::from((job.prompt - job.cached).0),
+            decode: slowness * traffic.decode_ns * output,
+            span: traffic.step_ns * output,
+        };
+        let arrival = job.arrival.0 as i64;
+        let keys = self.candidates.each_ref().map(|boost| arrival - boost.of(job, traffic.prefill_ns));
+        self.shadows.arrive(work, &keys);
+    }
+
+    /// A request has finished: perhaps it is some candidate's turn to be judged and fitted again, and
+    /// with the first one's turn the best is put in force.
+    pub(super) fn finished(&mut self, traffic: &mut Traffic, now: Nanos) {
+        let count = traffic.count_finished();
+        if !traffic.is_known() || !count.is_multiple_of(TURN) {
+            return;
+        }
+        let turn = (count / TURN) as usize % CANDIDATES.len();
+        if turn == 0 || self.slope == 0.0 {
+            self.choose(traffic);
+        }
+        self.shadows.examine(turn, now);
+        self.candidates[turn] = Boost::fit(CANDIDATES[turn] * self.slope, traffic);
+    }
+
+    fn choose(&mut self, traffic: &mut Traffic) {
+        let newest = traffic.tail_gamma() * 1e-9;
+        let old = if self.slope == 0.0 { newest } else { self.slope };
+        self.slope = old + SMOOTHING * (newest - old);
+        self.chosen = self.shadows.best().unwrap_or(self.chosen);
+        self.boost = Boost::fit(self.fixed.unwrap_or(CANDIDATES[self.chosen]) * self.slope, traffic);
+        self.epoch += 1;
+    }
+}
