@@ -23,7 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 Without arguments: 2,000 requests of mix-1 at load 0.95 on an H200.")]
 pub(super) struct ReplayArgs {
     /// The policy: fcfs, vllm, sglang, sjf, srpt, las; with parameters as in las:k=128.
-    #[arg(long, default_value = "fcfs")]
+    #[arg(long, default_value = "flyball")]
     policy: String,
     /// Seed of everything drawn.
     #[arg(long, default_value_t = 1)]
