@@ -203,6 +203,8 @@ impl Request {
 pub trait Oracle: Send + Sync {
     /// How many tokens the request with this `user_data` will generate in all.
     fn output(&self, user_data: u64) -> Tokens;
+    /// How many requests it knows; their `user_data` counts from zero.
+    fn requests(&self) -> u64;
 }
 
 /// Why a request ended. Nothing submitted ends without one.

@@ -96,7 +96,7 @@ fn check(policy: &str, size: Size) {
 
 #[test]
 fn step_allocates_nothing() {
-    for policy in ["fcfs", "vllm", "las", "uniboost", "distboost", "flyball"] {
+    for policy in ["fcfs", "vllm", "las", "mlfq", "vtc", "edf:ttlt=2", "uniboost", "distboost", "flyball"] {
         for (waiting, depth) in [(1_000, 1), (1_000, 2), (10_000, 1), (10_000, 2)] {
             check(policy, Size { running: 256, waiting, depth });
         }

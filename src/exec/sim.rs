@@ -37,6 +37,10 @@ impl Oracle for Script {
     fn output(&self, user_data: u64) -> Tokens {
         Tokens(self.length(user_data))
     }
+
+    fn requests(&self) -> u64 {
+        self.lengths.len() as u64
+    }
 }
 
 /// The simulated device.

@@ -10,7 +10,7 @@ use crate::prng::Prng;
 use crate::request::FinishReason;
 use crate::units::Blocks;
 
-const POLICIES: [&str; 14] = [
+const POLICIES: [&str; 21] = [
     "flyball:quantum=8",
     "flyball:quantum=2:limit=2:gap=0.01:c=0.1",
     "fcfs",
@@ -20,6 +20,13 @@ const POLICIES: [&str; 14] = [
     "srpt",
     "trail",
     "trail:noise=1:limit=0.3",
+    "ltr:starve=5",
+    "ltr:tau=0.5:quantum=3",
+    "mlfq:starve=10",
+    "vtc:groups=3",
+    "edf:ttft=0.1:tbt=0.02",
+    "oracle-boost",
+    "oracle-srpt",
     "las:k=8",
     "uniboost:k=8:refit=4",
     "uniboost:memguard=off:signal=phase:gamma=0.1",

@@ -2,30 +2,42 @@
 
 mod boost;
 mod distboost;
+mod edf;
 mod fcfs;
 mod flyball;
 mod gamma;
 mod las;
+mod ltr;
+mod mlfq;
+mod oracle_boost;
+mod oracle_srpt;
 mod sglang;
 mod sjf;
 mod srpt;
 mod trail;
 mod uniboost;
 mod vllm;
+mod vtc;
 
 #[cfg(test)]
 mod tests;
 
 pub use distboost::DistBoost;
+pub use edf::Edf;
 pub use fcfs::Fcfs;
 pub use flyball::Flyball;
 pub use las::Las;
+pub use ltr::Ltr;
+pub use mlfq::Mlfq;
+pub use oracle_boost::OracleBoost;
+pub use oracle_srpt::OracleSrpt;
 pub use sglang::Sglang;
 pub use sjf::Sjf;
 pub use srpt::Srpt;
 pub use trail::Trail;
 pub use uniboost::UniBoost;
 pub use vllm::Vllm;
+pub use vtc::Vtc;
 
 use super::{Oracle, Policy};
 use crate::ids::{GroupId, Places};
@@ -42,8 +54,24 @@ pub(crate) fn place_in_one(places: &mut Places, rank: i64) {
 }
 
 /// The names that [`parse`] knows.
-pub const NAMES: &[&str] =
-    &["flyball", "fcfs", "vllm", "sglang", "sjf", "srpt", "trail", "las", "uniboost", "distboost"];
+pub const NAMES: &[&str] = &[
+    "flyball",
+    "fcfs",
+    "vllm",
+    "sglang",
+    "sjf",
+    "srpt",
+    "trail",
+    "ltr",
+    "mlfq",
+    "las",
+    "vtc",
+    "edf",
+    "oracle-boost",
+    "oracle-srpt",
+    "uniboost",
+    "distboost",
+];
 
 /// Why a policy's name could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -85,7 +113,13 @@ pub fn parse(spec: &str, oracle: Option<Arc<dyn Oracle>>) -> Result<Box<dyn Poli
         "sjf" => Box::new(Sjf::new(&mut params, oracle()?)?),
         "srpt" => Box::new(Srpt::new(&mut params, oracle()?)?),
         "trail" => Box::new(Trail::new(&mut params, oracle()?)?),
+        "ltr" => Box::new(Ltr::new(&mut params, oracle()?)?),
+        "mlfq" => Box::new(Mlfq::new(&mut params)?),
         "las" => Box::new(Las::new(&mut params)?),
+        "vtc" => Box::new(Vtc::new(&mut params)?),
+        "edf" => Box::new(Edf::new(&mut params)?),
+        "oracle-boost" => Box::new(OracleBoost::new(&mut params, oracle()?)?),
+        "oracle-srpt" => Box::new(OracleSrpt::new(&mut params, oracle()?)?),
         "uniboost" => Box::new(UniBoost::new(&mut params)?),
         "distboost" => Box::new(DistBoost::new(&mut params)?),
         _ => return Err(PolicyError::Unknown { name: name.clone(), known: NAMES.join(", ") }),

@@ -124,3 +124,162 @@ fn trail_without_a_limit_is_srpt() {
     assert_ne!(ends("trail:noise=1"), ends("trail"), "wrong predictions give another order");
     assert_ne!(ends("trail:noise=1"), ends("trail:noise=1:seed=2"));
 }
+
+/// A first request with `output` tokens, and from `step` on newcomers with `each`, a ninth more of them
+/// than `rows` rows can serve.
+fn flooded(output: u32, each: u32, step: u64, rows: u64, count: u64) -> Vec<Ask> {
+    let long = Ask { prompt: 8, output, ..Ask::default() };
+    let short =
+        |i| Ask { step: step + i * u64::from(each) * 9 / (10 * rows), prompt: 8, output: each, client: 1 };
+    std::iter::once(long).chain((0..count).map(short)).collect()
+}
+
+/// The steps in which the first request has a row.
+fn steps_of_first(spec: &str, config: Config, asks: &[Ask]) -> Vec<u64> {
+    let mut steps = Vec::new();
+    serve(spec, config, asks, |seen| {
+        let rows = seen.report.plan.map_or(&[][..], |plan| &plan.rows);
+        steps.extend(rows.iter().filter(|row| row.user_data == 0).map(|_| seen.report.step));
+    });
+    steps
+}
+
+#[test]
+fn ltr_lifts_the_starved_after_200_idle_steps_for_10() {
+    let asks = flooded(300, 8, 0, 4, 600);
+    let steps = steps_of_first("ltr", config(), &asks);
+    let expected = (1..=5).chain(206..=215).chain(416..=425).chain(626..=630);
+    assert!(steps[..30].iter().copied().eq(expected), "{:?}", &steps[..30]);
+    let steps = steps_of_first("ltr:starve=1000000", config(), &asks);
+    assert!(steps[5] > 1_000, "without the lift the longest waits for all others: {}", steps[5]);
+}
+
+#[test]
+fn ltr_with_rank_noise_serves_in_another_order() {
+    let asks = mixed(80);
+    let ends = |spec: &str| serve(spec, config(), &asks, |_| {});
+    assert_ne!(ends("ltr"), ends("ltr:tau=0.3"));
+    assert_eq!(ends("ltr:tau=0.3"), ends("ltr:tau=0.3"));
+}
+
+fn one_row() -> Config {
+    Config { max_num_seqs: 1, max_resident: 4, kv_blocks: Blocks(512), ..config() }
+}
+
+/// A request that has run for `before` steps when one with `prompt` tokens comes: how many steps it goes
+/// on until it is left out.
+fn steps_until_overtaken(before: u64, prompt: u32) -> u64 {
+    let first = Ask { prompt: 8, output: 400, ..Ask::default() };
+    let asks = [first, Ask { step: before, prompt, output: 3, client: 1 }];
+    let steps = steps_of_first("mlfq", one_row(), &asks);
+    steps.windows(2).take_while(|w| w[1] == w[0] + 1).count() as u64 + 1 - before
+}
+
+#[test]
+fn mlfq_demotes_whoever_has_used_its_quantum() {
+    assert!(steps_until_overtaken(20, 8) <= 1, "a newcomer goes before one that was demoted");
+    let bed = flooded(200, 2, 30, 1, 500);
+    let steps = steps_of_first("mlfq:starve=1000000", one_row(), &bed);
+    let in_flood = steps.iter().filter(|step| (60..500).contains(*step)).count();
+    assert!(in_flood < 5, "{in_flood} steps beside newcomers that never use up a quantum");
+}
+
+#[test]
+fn mlfq_newcomers_with_long_prompts_skip_the_first_queues() {
+    let (short, long) = (steps_until_overtaken(4, 8), steps_until_overtaken(4, 1500));
+    assert!(short <= 1 && long >= 4, "{short} and {long} steps until the newcomer runs");
+}
+
+#[test]
+fn mlfq_promotes_whoever_was_not_served_for_the_timeout() {
+    let asks = flooded(200, 2, 30, 1, 4_000);
+    let turns = |spec: &str| {
+        let steps = steps_of_first(spec, one_row(), &asks);
+        steps.iter().filter(|step| (60..7_000).contains(*step)).count()
+    };
+    let (promoted, starved) = (turns("mlfq:starve=10"), turns("mlfq:starve=1000000"));
+    assert!(promoted > starved + 5, "{promoted} steps, {starved} without promotion");
+}
+
+/// Output tokens by client while every client still has requests to come.
+fn shares(spec: &str, asks: &[Ask], until: u64) -> Vec<u32> {
+    let mut served = vec![0; 3];
+    serve(spec, config(), asks, |seen| {
+        let ours = seen.report.tokens.iter().filter(|_| seen.report.step < until);
+        ours.for_each(|token| served[asks[token.user_data as usize].client as usize] += 1);
+    });
+    served
+}
+
+#[test]
+fn vtc_serves_equal_shares_to_a_flood_and_to_others() {
+    let flood = (0..300).map(|_| Ask { prompt: 20, output: 20, client: 0, step: 0 });
+    let others = (0..80).map(|i| Ask { prompt: 20, output: 20, client: 1 + i % 2, step: 0 });
+    let asks: Vec<Ask> = flood.chain(others).collect();
+    let fair = shares("vtc", &asks, 500);
+    let (least, most) = (fair.iter().min().unwrap(), fair.iter().max().unwrap());
+    assert!(*least > 300 && most - least < 80, "{fair:?}");
+    assert_eq!(shares("fcfs", &asks, 500)[1..], [0, 0], "in order of arrival the others wait");
+}
+
+#[test]
+fn vtc_lifts_a_client_that_returns() {
+    // Client 1 was away while client 0 was served; once both wait, it is owed nothing.
+    let busy = (0..300).map(|_| Ask { prompt: 20, output: 20, client: 0, step: 0 });
+    let back = (0..100).map(|_| Ask { prompt: 20, output: 20, client: 1, step: 600 });
+    let asks: Vec<Ask> = busy.chain(back).collect();
+    let late = shares("vtc", &asks, 1_000);
+    let early = shares("vtc", &asks, 600);
+    let (zero, one) = (late[0] - early[0], late[1] - early[1]);
+    assert!(zero.abs_diff(one) < 120, "{zero} and {one} tokens since it came back");
+}
+
+#[test]
+fn edf_demotes_the_infeasible() {
+    // The deadlines of the first forty pass while the machine is busy with those before them.
+    let lost = (0..40).map(|_| Ask { prompt: 60, output: 60, ..Ask::default() });
+    let later = (0..4).map(|_| Ask { step: 500, prompt: 10, output: 5, client: 1 });
+    let asks: Vec<Ask> = lost.chain(later).collect();
+    let ends = serve("edf:ttft=0.5:tbt=0.1", config(), &asks, |_| {});
+    let in_time = |ends: &[Nanos]| ends[40..].iter().max() < ends[..40].iter().max();
+    let before = ends[..40].iter().filter(|end| **end < *ends[40..].iter().max().unwrap()).count();
+    assert!(in_time(&ends) && before < 36, "{before} of those that were lost came before");
+    let orders = serve("fcfs", config(), &asks, |_| {});
+    assert!(!in_time(&orders));
+}
+
+#[test]
+fn edf_takes_the_nearest_deadline() {
+    let asks = [(9, 3), (9, 3), (1, 3)].map(|(_, output)| Ask { prompt: 8, output, ..Ask::default() });
+    let ends = serve("edf:ttlt=100", one_row(), &asks, |_| {});
+    assert!(ends.is_sorted(), "equal targets: in order of arrival");
+}
+
+#[test]
+fn look_ahead_packing_evicts_nobody_and_ends_the_short_first() {
+    let asks = mixed(80);
+    let mut evicted = 0;
+    let ends = serve("oracle-srpt", config(), &asks, |seen| evicted += seen.report.decision.evict.len());
+    assert_eq!(evicted, 0, "what was admitted fits at every completion to come");
+    let mut srpt_evicted = 0;
+    serve("srpt", config(), &asks, |seen| srpt_evicted += seen.report.decision.evict.len());
+    assert!(srpt_evicted > 0 && ends.iter().all(|end| *end > Nanos::ZERO));
+}
+
+#[test]
+fn oracle_boost_is_first_come_first_served_without_a_boost_and_shortest_first_with_much() {
+    let asks: Vec<Ask> = mixed(60).into_iter().map(|ask| Ask { step: 0, ..ask }).collect();
+    let mean = |spec: &str| serve(spec, config(), &asks, |_| {}).iter().map(|end| end.0 / 60).sum::<u64>();
+    let (fcfs, little, much) = (mean("fcfs"), mean("oracle-boost:gamma=1000"), mean("oracle-boost"));
+    assert!(much * 10 < fcfs * 9, "true sizes shorten the mean: {much}, {fcfs} in order");
+    assert!(little > much, "{little} with hardly a boost");
+}
+
+#[test]
+fn ltr_gets_on_where_a_quantum_is_shorter_than_what_must_be_computed_again() {
+    let asks: Vec<Ask> = (0..12).map(|i| Ask { prompt: 200 + i, output: 20, ..Ask::default() }).collect();
+    let few = Config { kv_blocks: Blocks(16), host_blocks: Blocks(0), ..config() };
+    let few = Config { max_num_batched_tokens: Tokens(16), ..few };
+    let ends = serve("ltr:starve=5:quantum=3", few, &asks, |seen| assert!(seen.report.step < 100_000));
+    assert!(ends.iter().all(|end| *end > Nanos::ZERO));
+}
