@@ -10,7 +10,7 @@ use crate::prng::Prng;
 use crate::request::FinishReason;
 use crate::units::Blocks;
 
-const POLICIES: [&str; 21] = [
+const POLICIES: [&str; 22] = [
     "flyball:quantum=8",
     "flyball:quantum=2:limit=2:gap=0.01:c=0.1",
     "fcfs",
@@ -25,6 +25,7 @@ const POLICIES: [&str; 21] = [
     "mlfq:starve=10",
     "vtc:groups=3",
     "edf:ttft=0.1:tbt=0.02",
+    "andes:mark=0.5:interval=3",
     "oracle-boost",
     "oracle-srpt",
     "las:k=8",

@@ -1,5 +1,6 @@
 //! The policies, one small file each. `parse` reads the names that the command line takes.
 
+mod andes;
 mod boost;
 mod distboost;
 mod edf;
@@ -22,6 +23,7 @@ mod vtc;
 #[cfg(test)]
 mod tests;
 
+pub use andes::Andes;
 pub use distboost::DistBoost;
 pub use edf::Edf;
 pub use fcfs::Fcfs;
@@ -67,6 +69,7 @@ pub const NAMES: &[&str] = &[
     "las",
     "vtc",
     "edf",
+    "andes",
     "oracle-boost",
     "oracle-srpt",
     "uniboost",
@@ -118,6 +121,7 @@ pub fn parse(spec: &str, oracle: Option<Arc<dyn Oracle>>) -> Result<Box<dyn Poli
         "las" => Box::new(Las::new(&mut params)?),
         "vtc" => Box::new(Vtc::new(&mut params)?),
         "edf" => Box::new(Edf::new(&mut params)?),
+        "andes" => Box::new(Andes::new(&mut params)?),
         "oracle-boost" => Box::new(OracleBoost::new(&mut params, oracle()?)?),
         "oracle-srpt" => Box::new(OracleSrpt::new(&mut params, oracle()?)?),
         "uniboost" => Box::new(UniBoost::new(&mut params)?),

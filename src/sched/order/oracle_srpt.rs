@@ -1,11 +1,13 @@
-//! Shortest remaining output first with look-ahead packing: a clairvoyant bound on the mean where memory is
-//! short, after MC-SF (Jaillet et al., "Online Scheduling for LLM Inference with KV Cache Constraints", arXiv
+//! Shortest remaining output first with look-ahead packing, after MC-SF (Jaillet et al., "Online Scheduling for LLM Inference with KV Cache Constraints", arXiv
 //! 2502.07115).
 //!
 //! The shortest waiting job is admitted if, were all residents to run in every step from now on, their KV
 //! and its own fit together at each completion to come, which is where the KV peaks; otherwise nobody is.
 //! So nobody is evicted for memory and none preempts, as in MC-SF; beyond it, only the `max_num_seqs`
 //! shortest residents run in a step, and jobs have prompts that count in chunks.
+//!
+//! It knows the lengths but is no bound on the mean: where swapping is cheap, SJF and TRAIL, which admit more
+//! and evict, have a smaller one.
 //!
 //! Needs O(residents · log residents) in steps with waiting jobs.
 

@@ -283,3 +283,20 @@ fn ltr_gets_on_where_a_quantum_is_shorter_than_what_must_be_computed_again() {
     let ends = serve("ltr:starve=5:quantum=3", few, &asks, |seen| assert!(seen.report.step < 100_000));
     assert!(ends.iter().all(|end| *end > Nanos::ZERO));
 }
+
+#[test]
+fn andes_preempts_whoever_is_ahead_of_its_reader_up_to_the_cap() {
+    let asks: Vec<Ask> = (0..40).map(|i| Ask { step: i * 4, prompt: 60, output: 200, client: 0 }).collect();
+    let preempted = |spec: &str| {
+        let mut count = 0;
+        let evicts = |seen: &Seen<'_>| {
+            count += seen.report.decision.evict.iter().filter(|e| e.reason == Reason::Order).count();
+        };
+        let ends = serve(spec, config(), &asks, evicts);
+        assert!(ends.iter().all(|end| *end > Nanos::ZERO));
+        count
+    };
+    assert_eq!(preempted("andes:cap=0"), 0);
+    let (few, many) = (preempted("andes:mark=0.5:cap=0.5"), preempted("andes:mark=0.5:cap=100"));
+    assert!(few > 0 && few <= 20 && many > few, "{few} and {many} preemptions of 40 requests");
+}
