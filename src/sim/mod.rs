@@ -8,6 +8,8 @@ mod capacity;
 mod router;
 
 #[cfg(test)]
+mod overtaking;
+#[cfg(test)]
 mod tests;
 
 pub use capacity::capacity;
