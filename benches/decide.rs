@@ -54,7 +54,7 @@ fn steps(c: &mut Criterion) {
 fn policies(c: &mut Criterion) {
     let mut group = c.benchmark_group("decide/256_running_10k_waiting");
     group.throughput(Throughput::Elements(1));
-    for policy in ["vllm", "sglang", "las"] {
+    for policy in ["vllm", "sglang", "las", "uniboost", "flyball"] {
         let mut made = None;
         group.bench_function(policy, |b| {
             let bed = made.get_or_insert_with(|| bed(policy, 256, 10_000));
@@ -96,6 +96,64 @@ impl Policy for Epochs {
     }
 }
 
+/// A policy whose own time is taken: its decisions and what it learns from events.
+struct Timed {
+    inner: Box<dyn Policy>,
+    spent: Arc<AtomicU64>,
+}
+
+impl Timed {
+    fn time<R>(&mut self, act: impl FnOnce(&mut dyn Policy) -> R) -> R {
+        let start = Instant::now();
+        let result = act(self.inner.as_mut());
+        self.spent.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        result
+    }
+}
+
+impl Policy for Timed {
+    fn name(&self) -> &str {
+        "timed"
+    }
+
+    fn place(&mut self, job: &Job, places: &mut Places) {
+        self.time(|inner| inner.place(job, places));
+    }
+
+    fn rank(&mut self, job: &Job) -> Rank {
+        self.time(|inner| inner.rank(job))
+    }
+
+    fn epoch(&self) -> u64 {
+        self.inner.epoch()
+    }
+
+    fn decide(&mut self, view: &mut View<'_>, decision: &mut Decision) {
+        self.time(|inner| inner.decide(view, decision));
+    }
+
+    fn on(&mut self, event: &Event<'_>) {
+        self.time(|inner| inner.on(event));
+    }
+}
+
+/// What a step costs under each policy, and how much of it is the policy's own.
+fn shares(count: usize) {
+    for name in ["fcfs", "vllm", "las", "uniboost", "flyball"] {
+        let size = Size { running: 256, waiting: waiting(10_000), depth: 1 };
+        tail(name, &mut Bed::named(name, size).warm(if testing() { 50 } else { 2_000 }), count);
+        let spent = Arc::new(AtomicU64::new(0));
+        let inner = order::parse(name, None).expect("the policy exists");
+        let policy = Box::new(Timed { inner, spent: spent.clone() });
+        let mut bed = Bed::new(policy, size).warm(if testing() { 50 } else { 2_000 });
+        spent.store(0, Ordering::Relaxed);
+        for _ in 0..count {
+            bed.turn();
+        }
+        println!("    of which the policy's own, mean: {} ns", spent.load(Ordering::Relaxed) / count as u64);
+    }
+}
+
 /// Times `count` steps one by one, with the submits between them left out; prints their percentiles.
 fn tail(name: &str, bed: &mut Bed, count: usize) -> u64 {
     let mut times: Vec<u64> = Vec::with_capacity(count);
@@ -120,6 +178,7 @@ fn tails() {
     bursts(&mut crowd, count / 100);
     drop(crowd);
     epoch(count);
+    shares(count);
 }
 
 /// A thousand cancels at once, out of a queue of a million; then the step that reports them.
