@@ -83,7 +83,7 @@ impl Default for Config {
             preempt: Preempt::Auto,
             swap: SwapMode::Serial,
             pipeline_depth: 1,
-            rerank_per_step: 64,
+            rerank_per_step: 16,
         }
     }
 }

@@ -177,7 +177,10 @@ pub struct Engine {
 
     step: u64,
     rank_epoch: u64,
+    /// Where the next jobs are ranked anew, and how many places are left to visit: a new epoch goes on
+    /// where the last one was, so that all have their turn however often epochs come.
     sweep: usize,
+    stale: usize,
     plans: [BatchPlan; 2],
     in_flight: VecDeque<InFlight>,
     decision: Decision,
@@ -243,7 +246,8 @@ impl Engine {
             free_slots: (0..config.max_resident).rev().map(Slot).collect(),
             step: 0,
             rank_epoch: policy.epoch(),
-            sweep: usize::MAX,
+            sweep: 0,
+            stale: 0,
             plans: std::array::from_fn(|_| BatchPlan::with_capacity(rows, tokens, blocks, swapped)),
             in_flight: VecDeque::with_capacity(2),
             decision: Decision::with_capacity(rows),
@@ -404,9 +408,9 @@ impl Engine {
         let epoch = self.policy.epoch();
         if epoch != self.rank_epoch {
             self.rank_epoch = epoch;
-            self.sweep = 0;
+            self.stale = self.live.len();
         }
-        if self.sweep < self.live.len() {
+        if self.stale > 0 {
             self.rerank_some();
         }
         now
@@ -559,8 +563,11 @@ impl Engine {
 
     /// Ranks some jobs and residents anew after the policy has started a new epoch.
     fn rerank_some(&mut self) {
-        let end = (self.sweep + self.config.rerank_per_step as usize).min(self.live.len());
-        for index in self.sweep..end {
+        let places = self.stale.min(self.config.rerank_per_step as usize);
+        self.stale -= places;
+        for _ in 0..places {
+            let index = self.sweep;
+            self.sweep = (index + 1) % self.live.len();
             let Some(sequence) = &self.live[index] else { continue };
             if let Some(slot) = sequence.slot() {
                 self.rerank_resident(slot);
@@ -572,7 +579,6 @@ impl Engine {
                 self.live[index] = Some(sequence);
             }
         }
-        self.sweep = end;
     }
 
     /// Ends a live request wherever it is, and forgets it.

@@ -245,6 +245,11 @@ impl<'d> Draft<'d> {
         self.decision.evict.len()
     }
 
+    /// How many residents run so far.
+    pub fn chosen(&self) -> usize {
+        self.decision.run.len()
+    }
+
     /// How many rows and jobs run so far.
     pub fn rows(&self) -> usize {
         self.decision.rows()

@@ -75,19 +75,24 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
     /// Merges residents and waiting jobs by rank; at equal ranks the resident comes first.
     fn merged(&mut self, view: &mut View<'_>) {
         let mut at = 0;
+        // Only an admission moves the cursor of the queue, and looking there is not free.
+        let mut head = view.waiting.peek();
         while self.draft.seqs > 0 {
             while at < view.order.len() && self.skips(view, at) {
                 at += 1;
             }
             let resident = view.order.get(at).map(|slot| view.row(*slot).rank);
-            let waiting = self.next_waiting(view).filter(|c| resident.is_none_or(|rank| c.key < rank));
-            match (waiting, resident) {
-                (Some(candidate), _) => self.admit(view, &candidate),
-                (None, Some(_)) => {
+            let admits = self.budget.mode != Mode::DecodeOnly && self.draft.tokens > self.draft.held;
+            match (&head, resident) {
+                (Some(candidate), rank) if admits && rank.is_none_or(|rank| candidate.key < rank) => {
+                    self.admit(view, candidate);
+                    head = view.waiting.peek();
+                }
+                (_, Some(_)) => {
                     self.choose(view, at, at + 1, Reason::Decode);
                     at += 1;
                 }
-                (None, None) => break,
+                (_, None) => break,
             }
         }
     }
@@ -95,11 +100,6 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
     fn skips(&self, view: &View<'_>, at: usize) -> bool {
         let slot = view.order[at];
         self.marks[slot.index()] != 0 || !view.row(slot).ready()
-    }
-
-    fn next_waiting(&self, view: &mut View<'_>) -> Option<Candidate> {
-        let wanted = self.budget.mode != Mode::DecodeOnly && self.draft.tokens > self.draft.held;
-        if wanted { view.waiting.peek() } else { None }
     }
 
     /// Chooses the resident at a place of the order, making room for its next tokens; whoever stands
@@ -267,6 +267,10 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
 
     /// Names the residents that could run and do not.
     fn park(&mut self, view: &View<'_>) {
+        let acted = self.draft.chosen() + self.draft.evicted();
+        if acted == view.order.len() {
+            return;
+        }
         for slot in view.order {
             if self.marks[slot.index()] == 0 && view.row(*slot).ready() {
                 let reason = match self.budget.mode {

@@ -6,6 +6,9 @@ use crate::sched::Job;
 /// Bounds of γ, per second.
 const GAMMA: (f64, f64) = (1e-5, 1e3);
 
+/// A change of γ below this share leaves the ranks as they are.
+const WORTH_IT: f64 = 0.1;
+
 /// γ-Boost with the class and the length of the prompt as the only label: (1/γ) ln(E / (E − 1)) with
 /// E = E[e^(γS) | label] = E[e^(γ·u·output) | class] · e^(γ·α·prompt), where u and α are machine time per
 /// output and prompt token. Yu and Scully, arXiv 2404.08826, on partial information.
@@ -24,6 +27,11 @@ impl Boost {
     pub(super) fn fit(gamma: f64, traffic: &Traffic) -> Self {
         let gamma = gamma.clamp(GAMMA.0 * 1e-9, GAMMA.1 * 1e-9);
         Self { gamma, moments: traffic.moments(gamma) }
+    }
+
+    /// Whether `gamma`, per ns, is far enough from the one in force that ranking everybody anew pays.
+    pub(super) fn differs(&self, gamma: f64) -> bool {
+        (gamma - self.gamma).abs() > WORTH_IT * self.gamma
     }
 
     /// The boost of a job, in ns. It does not depend on what was generated, so nobody loses his place by

@@ -78,7 +78,10 @@ impl Tuner {
         let old = if self.slope == 0.0 { newest } else { self.slope };
         self.slope = old + SMOOTHING * (newest - old);
         self.chosen = self.shadows.best().unwrap_or(self.chosen);
-        self.boost = Boost::fit(self.fixed.unwrap_or(CANDIDATES[self.chosen]) * self.slope, traffic);
-        self.epoch += 1;
+        let gamma = self.fixed.unwrap_or(CANDIDATES[self.chosen]) * self.slope;
+        if self.boost.differs(gamma) {
+            self.boost = Boost::fit(gamma, traffic);
+            self.epoch += 1;
+        }
     }
 }
