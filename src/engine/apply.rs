@@ -5,7 +5,6 @@ use super::{Engine, Hot};
 use crate::batch::{BatchPlan, Input, Opened, Row};
 use crate::config::SwapMode;
 use crate::cost::BatchShape;
-use crate::exec::InFlight;
 use crate::ids::Slot;
 use crate::kv::HostSpan;
 use crate::request::{Prompt, RequestId};
@@ -36,7 +35,9 @@ impl Engine {
 
     fn grow(&mut self, slot: Slot, blocks: Blocks) {
         self.kv.grow(slot, blocks).expect("the decision was checked against the pool");
-        self.rows[slot.index()].blocks += blocks.0;
+        let row = &mut self.rows[slot.index()];
+        row.blocks += blocks.0;
+        row.steady_again(self.config.block_shift());
     }
 
     /// Takes a row's blocks away. Plans run in their order, so this very plan may use them again.
@@ -110,18 +111,19 @@ impl Engine {
             computed,
             blocks: self.kv.blocks(slot).0,
             rerank_at: rank.until,
+            steady_until: 0,
             client: request.client,
             phase,
             priority: request.priority,
             parked: false,
             mark: rank.mark,
         };
+        self.rows[slot.index()].steady_again(self.config.block_shift());
         self.hot[slot.index()] = Hot {
             id: admit.id,
             user_data: request.user_data,
             from_step: self.step,
-            from_row: 0,
-            last_token: sequence.last_token,
+            input: Input::Id(sequence.last_token),
             delivered: sequence.delivered,
             max_tokens: request.max_tokens.0,
             stop: request.stop,
@@ -145,7 +147,9 @@ impl Engine {
         };
         self.kv.swap_in(slot, &span, &mut part.swap_in).expect("the decision was checked against the pool");
         self.kv.free_host(span, Some(self.step));
-        self.rows[slot.index()].blocks = self.kv.blocks(slot).0;
+        let row = &mut self.rows[slot.index()];
+        row.blocks = self.kv.blocks(slot).0;
+        row.steady_again(self.config.block_shift());
     }
 
     /// Gives a new resident the rest of its blocks.
@@ -164,16 +168,16 @@ impl Engine {
 
     /// Writes the plan, and moves every row on as if the step had been done.
     pub(super) fn plan(&mut self, now: Nanos) {
-        let Self { plans, decision, rows, hot, live, outputs, rerank, kv, in_flight, .. } = self;
+        let Self { plans, decision, rows, hot, live, outputs, rerank, kv, config, .. } = self;
         let plan = &mut plans[(self.step & 1) as usize];
         plan.decided = now;
         plan.pause = decision.pause.map_or(Nanos::ZERO, |p| p.span);
         kv.take_deltas(&mut plan.tables);
-        let unsettled = in_flight.back().map_or(0, InFlight::step);
         // Every row is written whole, so that old ones need not be cleared first.
         plan.rows.resize(decision.rows(), Row::default());
         let BatchPlan { rows: planned, token_ids, shape, .. } = plan;
-        let mut writer = Writer { live, outputs, token_ids, shape, rerank, step: self.step, unsettled };
+        let block_shift = config.block_shift();
+        let mut writer = Writer { live, outputs, token_ids, shape, rerank, block_shift, step: self.step };
         let admitted = decision.admit.iter().filter(|a| a.tokens > 0).map(|admit| {
             let sequence = live[admit.id.index()].as_ref();
             let slot = sequence.and_then(Sequence::slot).expect("it was admitted just now");
@@ -213,9 +217,8 @@ struct Writer<'e> {
     token_ids: &'e mut Vec<u32>,
     shape: &'e mut BatchShape,
     rerank: &'e mut Vec<Slot>,
+    block_shift: u32,
     step: u64,
-    /// The step before, if it is still in flight.
-    unsettled: u64,
 }
 
 impl Writer<'_> {
@@ -243,11 +246,11 @@ impl Writer<'_> {
         hot: &mut Hot,
         row: &mut Row,
     ) -> u64 {
-        if !r.decodes() {
+        // Whoever decodes has got its block by now.
+        if !r.steady() {
             self.chunk(at, slot, tokens, r, hot, row);
             return 0;
         }
-        let awaited = hot.from_step == self.unsettled;
         *row = Row {
             id: r.id,
             user_data: hot.user_data,
@@ -256,7 +259,7 @@ impl Writer<'_> {
             tokens: 1,
             generated: r.generated,
             samples: true,
-            input: if awaited { Input::FromStep(hot.from_row) } else { Input::Id(hot.last_token) },
+            input: hot.input,
         };
         r.computed += 1;
         r.parked = false;
@@ -267,6 +270,7 @@ impl Writer<'_> {
     /// A prefill chunk, or what is computed again after an eviction.
     #[inline(never)]
     fn chunk(&mut self, at: u32, slot: Slot, tokens: u32, r: &mut Resident, hot: &mut Hot, row: &mut Row) {
+        debug_assert!(!r.decodes(), "a decode that runs is steady");
         self.shape.add_chunk(tokens, r.computed);
         let samples = tokens == r.missing();
         *row = Row {
@@ -284,15 +288,17 @@ impl Writer<'_> {
         if samples {
             self.sampled(at, slot, r, hot);
         }
+        r.steady_again(self.block_shift);
     }
 
     /// Moves a row on as if its token had come.
     #[inline(always)]
     fn sampled(&mut self, at: u32, slot: Slot, r: &mut Resident, hot: &mut Hot) {
-        (hot.from_step, hot.from_row) = (self.step, at);
+        (hot.from_step, hot.input) = (self.step, Input::FromStep(at));
         r.generated += 1;
         if r.generated >= r.max_tokens {
             r.phase = Phase::Ending;
+            r.steady_until = 0;
         }
         if r.generated >= r.rerank_at {
             self.rerank.push(slot);

@@ -9,7 +9,7 @@ mod apply;
 mod settle;
 mod waiting;
 
-use crate::batch::BatchPlan;
+use crate::batch::{BatchPlan, Input};
 use crate::budget::PowerBudget;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -35,9 +35,8 @@ struct Hot {
     user_data: u64,
     /// The step that yields its next input, or that brings the sequence back from the host.
     from_step: u64,
-    /// The row of that step.
-    from_row: u32,
-    last_token: u32,
+    /// The input of its next decode: a row of that step until it settles, then the token.
+    input: Input,
     /// Output tokens that have come out of settled steps.
     delivered: u32,
     max_tokens: u32,
@@ -55,8 +54,7 @@ impl Default for Hot {
             id: NOBODY,
             user_data: 0,
             from_step: 0,
-            from_row: 0,
-            last_token: 0,
+            input: Input::Unknown,
             delivered: 0,
             max_tokens: 0,
             stop: StopTokens::NONE,
@@ -623,11 +621,15 @@ impl Engine {
         let output = std::mem::take(&mut self.outputs[slot.index()]);
         let row = &mut self.rows[slot.index()];
         row.phase = Phase::Vacant;
+        row.steady_until = 0;
         let generated = row.generated;
         let sequence = self.sequence_mut(hot.id);
         sequence.generated = generated;
         sequence.delivered = hot.delivered;
-        sequence.last_token = hot.last_token;
+        // A token that is still awaited is credited to the sequence itself.
+        if let Input::Id(token) = hot.input {
+            sequence.last_token = token;
+        }
         sequence.output = output;
         self.free_slots.push(slot);
     }
@@ -668,6 +670,8 @@ impl Engine {
             assert!(row.phase != Phase::Vacant && row.computed <= row.known(), "{row:?}");
             assert_eq!(row.blocks, self.kv.blocks(*slot).0, "a row knows its blocks");
             assert!(row.computed <= row.blocks * self.config.block_size.0, "what is computed has its place");
+            let steady = row.ready() && row.decodes() && row.has_room(1, self.config.block_shift());
+            assert_eq!(row.steady(), steady, "a row knows whether it is steady");
             assert_eq!(
                 self.sequence(row.id).and_then(Sequence::slot),
                 Some(*slot),

@@ -2,6 +2,7 @@
 
 use super::waiting::content_hash;
 use super::{Engine, Published};
+use crate::batch::Input;
 use crate::cost::BatchShape;
 use crate::error::StepError;
 use crate::ids::Slot;
@@ -42,9 +43,11 @@ impl Engine {
 
     /// Rows that came back beside the kernels of `step` can run from now on.
     fn swapped_in(&mut self, step: u64) {
+        let shift = self.config.block_shift();
         let back = self.rows.iter_mut().zip(&self.hot).filter(|(_, hot)| hot.from_step <= step);
         for (row, _) in back.filter(|(row, _)| row.phase == Phase::SwappingIn) {
             row.phase = Phase::Ready;
+            row.steady_again(shift);
         }
     }
 
@@ -75,7 +78,11 @@ impl Engine {
             let event = TokenEvent { id: row.id, user_data: row.user_data, slot, index, token };
             let h = &mut hot[row.slot.index()];
             let end = if h.id == row.id {
-                (h.last_token, h.delivered) = (token, event.index);
+                h.delivered = index;
+                // A later step may yield its next input by now.
+                if h.from_step == step {
+                    h.input = Input::Id(token);
+                }
                 if h.stores {
                     outputs[row.slot.index()].push(token);
                 }

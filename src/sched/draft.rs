@@ -96,40 +96,20 @@ impl<'d> Draft<'d> {
         fits
     }
 
-    /// Decodes the rows at `at..end` of the order, until one lacks a block: returns where. Rows that
-    /// prefill are listed; rows that are not ready are passed over.
+    /// Decodes the steady rows from `at` on, up to the first that is not, to `end`, or to the end of the
+    /// step's tokens: returns where it stopped.
     ///
-    /// The hottest loop of most policies: its accounts stay in registers.
+    /// The hottest loop of most policies: most steps decode most rows, and one in sixteen lacks a block.
     #[inline]
-    pub fn decode_rows(&mut self, view: &View<'_>, at: usize, end: usize, prefills: &mut Vec<Slot>) -> usize {
-        let shift = self.block_shift;
-        let mut free = self.free;
-        let Decision { run, grow, .. } = &mut *self.decision;
-        let (before, mut stopped) = (run.len(), end);
-        for (offset, &slot) in view.order[at..end].iter().enumerate() {
-            let row = view.row(slot);
-            if !row.ready() {
-                continue;
-            }
-            if !row.decodes() {
-                prefills.push(slot);
-                continue;
-            }
-            if !row.has_room(1, shift) {
-                if free == 0 {
-                    stopped = at + offset;
-                    break;
-                }
-                free -= 1;
-                grow.push(Grow { slot, blocks: Blocks(1) });
-            }
-            run.push(Run { slot, tokens: 1, reason: Reason::Decode });
-        }
-        let ran = (run.len() - before) as u32;
-        self.free = free;
-        self.tokens -= ran;
-        self.seqs -= ran;
-        stopped
+    pub fn decode_steady(&mut self, view: &View<'_>, at: usize, end: usize) -> usize {
+        let rest = &view.order[at..end.min(at + self.tokens as usize)];
+        let stop = rest.iter().position(|slot| !view.row(*slot).steady());
+        let count = stop.unwrap_or(rest.len());
+        let runs = rest[..count].iter().map(|&slot| Run { slot, tokens: 1, reason: Reason::Decode });
+        self.decision.run.extend(runs);
+        self.tokens -= count as u32;
+        self.seqs -= count as u32;
+        at + count
     }
 
     /// Blocks that a job's table must have when it is admitted for `chunk` tokens.

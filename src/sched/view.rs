@@ -96,6 +96,9 @@ pub struct Resident {
     pub blocks: u32,
     /// The policy is asked for a new rank once `generated` reaches this.
     pub rerank_at: u32,
+    /// Below this many `computed` tokens it is [steady](Resident::steady); zero while it is not ready or
+    /// prefills.
+    pub steady_until: u32,
     /// Whose it is.
     pub client: u32,
     /// What it is doing.
@@ -125,6 +128,20 @@ impl Resident {
     #[inline]
     pub fn decodes(&self) -> bool {
         self.missing() == 1 && self.generated > 0
+    }
+
+    /// Whether it is ready, its next step is a decode and its table has room for that: one comparison for
+    /// what holds of nearly every row in nearly every step.
+    #[inline]
+    pub fn steady(&self) -> bool {
+        self.computed < self.steady_until
+    }
+
+    /// Finds out again until when it is steady: its phase or its table has changed, or a prefill has ended.
+    #[inline]
+    pub(crate) fn steady_again(&mut self, block_shift: u32) {
+        let decodes = self.ready() && self.decodes();
+        self.steady_until = if decodes { self.blocks << block_shift } else { 0 };
     }
 
     /// Whether it can be scheduled or evicted.

@@ -59,12 +59,22 @@ impl Policy for Fcfs {
 /// still prefill. Admission bounds the residents as it does the batch, so each finds its place in it.
 fn run_decodes(view: &View<'_>, draft: &mut Draft<'_>, prefills: &mut Vec<Slot>) {
     let (mut at, mut end) = (0, view.order.len());
-    while at < end {
-        at = draft.decode_rows(view, at, end, prefills);
-        if at < end {
+    loop {
+        at = draft.decode_steady(view, at, end);
+        if at == end {
+            return;
+        }
+        let slot = view.order[at];
+        let row = view.row(slot);
+        if row.ready() && row.decodes() && !draft.run(slot, row, 1, Reason::Decode) {
             // The victim stands behind the row that lacks a block, or is that row itself and the last.
             end = evict_last(view, draft, end);
+            continue;
         }
+        if row.ready() && !row.decodes() {
+            prefills.push(slot);
+        }
+        at += 1;
     }
 }
 

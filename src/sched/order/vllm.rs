@@ -52,7 +52,11 @@ impl Policy for Vllm {
 fn run_residents(view: &View<'_>, draft: &mut Draft<'_>) {
     let mut end = view.order.len();
     let mut at = 0;
-    while at < end {
+    loop {
+        at = draft.decode_steady(view, at, end);
+        if at == end {
+            return;
+        }
         let slot = view.order[at];
         let row = view.row(slot);
         at += 1;
