@@ -55,7 +55,7 @@ impl BlockHash {
         Self::finish(low, fold(id ^ KEYS[2], (u64::from(block) << 32 | 1) ^ KEYS[3]))
     }
 
-    /// Zero marks an empty place of the map.
+    /// Zero marks a block that is not published.
     fn finish(low: u64, high: u64) -> Self {
         Self((u128::from(high) << 64 | u128::from(low)).max(2))
     }
@@ -63,17 +63,35 @@ impl BlockHash {
 
 const NONE: u32 = u32::MAX;
 
+/// What the cache knows of one block, in one cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
+struct Known {
+    /// The hash under which it is published, or zero.
+    hash: u128,
+    /// Its neighbours in the list of unreferenced blocks.
+    before: u32,
+    after: u32,
+}
+
+/// A place of the map: a published block, and enough of its hash that other blocks are seldom looked at.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    tag: u32,
+    block: u32,
+}
+
+impl Place {
+    const EMPTY: Self = Self { tag: 0, block: NONE };
+}
+
 /// Published blocks by hash, and the unreferenced ones from the least to the most recently used.
 #[derive(Debug)]
 pub(super) struct PrefixCache {
     /// Open addressing with linear probing; never more than half full, never rehashed.
-    map: Vec<(u128, u32)>,
+    map: Vec<Place>,
     mask: usize,
-    /// The hash under which a block is published, or zero.
-    published: Vec<u128>,
-    /// The list of unreferenced blocks.
-    before: Vec<u32>,
-    after: Vec<u32>,
+    blocks: Vec<Known>,
     oldest: u32,
     newest: u32,
     listed: u32,
@@ -86,11 +104,9 @@ impl PrefixCache {
     pub fn new(total: u32) -> Self {
         let places = if total == 0 { 0 } else { (2 * total as usize).next_power_of_two() };
         Self {
-            map: vec![(0, 0); places],
+            map: vec![Place::EMPTY; places],
             mask: places.wrapping_sub(1),
-            published: vec![0; total as usize],
-            before: vec![NONE; total as usize],
-            after: vec![NONE; total as usize],
+            blocks: vec![Known { hash: 0, before: NONE, after: NONE }; total as usize],
             oldest: NONE,
             newest: NONE,
             listed: 0,
@@ -108,15 +124,15 @@ impl PrefixCache {
     }
 
     pub fn is_published(&self, block: BlockId) -> bool {
-        self.published.get(block.index()).is_some_and(|hash| *hash != 0)
+        self.blocks.get(block.index()).is_some_and(|known| known.hash != 0)
     }
 
     pub fn find(&self, hash: BlockHash) -> Option<BlockId> {
         if !self.enabled() {
             return None;
         }
-        let place = self.place(hash.0);
-        (self.map[place].0 == hash.0).then_some(BlockId(self.map[place].1))
+        let block = self.map[self.place(hash.0)].block;
+        (block != NONE).then_some(BlockId(block))
     }
 
     /// Publishes a held block; a hash that is published already stays with its block.
@@ -125,20 +141,20 @@ impl PrefixCache {
             return;
         }
         let place = self.place(hash.0);
-        if self.map[place].0 == 0 {
-            self.map[place] = (hash.0, block.0);
-            self.published[block.index()] = hash.0;
+        if self.map[place].block == NONE {
+            self.map[place] = Place { tag: hash.0 as u32, block: block.0 };
+            self.blocks[block.index()].hash = hash.0;
             self.epoch += 1;
         }
     }
 
     /// Lists a published block that nobody holds any more, as the most recently used.
     pub fn list(&mut self, block: BlockId) {
-        let at = block.index();
-        (self.before[at], self.after[at]) = (self.newest, NONE);
+        let known = &mut self.blocks[block.index()];
+        (known.before, known.after) = (self.newest, NONE);
         match self.newest {
             NONE => self.oldest = block.0,
-            newest => self.after[newest as usize] = block.0,
+            newest => self.blocks[newest as usize].after = block.0,
         }
         self.newest = block.0;
         self.listed += 1;
@@ -147,14 +163,14 @@ impl PrefixCache {
 
     /// Takes a block off the list: somebody holds it again.
     pub fn unlist(&mut self, block: BlockId) {
-        let (before, after) = (self.before[block.index()], self.after[block.index()]);
+        let Known { before, after, .. } = self.blocks[block.index()];
         match before {
             NONE => self.oldest = after,
-            before => self.after[before as usize] = after,
+            before => self.blocks[before as usize].after = after,
         }
         match after {
             NONE => self.newest = before,
-            after => self.before[after as usize] = before,
+            after => self.blocks[after as usize].before = before,
         }
         self.listed -= 1;
         self.epoch += 1;
@@ -167,47 +183,60 @@ impl PrefixCache {
         }
         let block = BlockId(self.oldest);
         self.unlist(block);
-        let hash = std::mem::take(&mut self.published[block.index()]);
-        self.remove(hash);
+        self.remove(self.blocks[block.index()].hash);
+        self.blocks[block.index()].hash = 0;
         Some(block)
     }
 
     /// Where a hash is, or where it would go.
     fn place(&self, hash: u128) -> usize {
-        let mut place = hash as usize & self.mask;
-        while self.map[place].0 != hash && self.map[place].0 != 0 {
+        let mut place = self.home(hash as u32);
+        while !self.ends_at(place, hash) {
             place = (place + 1) & self.mask;
         }
         place
     }
 
+    /// Where the hashes with a tag would go if nobody stood there.
+    fn home(&self, tag: u32) -> usize {
+        tag as usize & self.mask
+    }
+
+    /// Whether a search for a hash ends at a place: it is there, or nobody is.
+    fn ends_at(&self, place: usize, hash: u128) -> bool {
+        let Place { tag, block } = self.map[place];
+        block == NONE || tag == hash as u32 && self.blocks[block as usize].hash == hash
+    }
+
     /// Removes a hash and moves back what it had pushed on, so that no tombstone remains.
     fn remove(&mut self, hash: u128) {
         let mut hole = self.place(hash);
-        debug_assert_eq!(self.map[hole].0, hash);
+        debug_assert_ne!(self.map[hole].block, NONE);
         let mut next = (hole + 1) & self.mask;
-        while self.map[next].0 != 0 {
-            let home = self.map[next].0 as usize & self.mask;
+        while self.map[next].block != NONE {
+            let home = self.home(self.map[next].tag);
             if next.wrapping_sub(home) & self.mask >= next.wrapping_sub(hole) & self.mask {
                 self.map[hole] = self.map[next];
                 hole = next;
             }
             next = (next + 1) & self.mask;
         }
-        self.map[hole] = (0, 0);
+        self.map[hole] = Place::EMPTY;
     }
 
     /// The unreferenced blocks, least recently used first. For checks.
     pub fn walk(&self) -> impl Iterator<Item = BlockId> + '_ {
         let first = (self.oldest != NONE).then_some(self.oldest);
-        std::iter::successors(first, |b| Some(self.after[*b as usize]).filter(|a| *a != NONE)).map(BlockId)
+        std::iter::successors(first, |b| Some(self.blocks[*b as usize].after).filter(|a| *a != NONE))
+            .map(BlockId)
     }
 
     /// How many hashes the map holds, and whether each leads to its block. For checks.
     pub fn map_agrees(&self) -> bool {
-        let entries = self.map.iter().filter(|e| e.0 != 0);
-        let published = self.published.iter().filter(|h| **h != 0).count();
-        entries.clone().all(|e| self.published[e.1 as usize] == e.0) && entries.count() == published
+        let entries = self.map.iter().filter(|place| place.block != NONE);
+        let published = || self.blocks.iter().zip(0..).filter(|(known, _)| known.hash != 0);
+        let leads = |hash: u128, block| self.map[self.place(hash)].block == block;
+        published().all(|(known, block)| leads(known.hash, block)) && entries.count() == published().count()
     }
 }
 
