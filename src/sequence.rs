@@ -58,8 +58,8 @@ pub struct Sequence {
     pub evictions: u32,
     /// Its last token, once it has one.
     pub last_token: u32,
-    /// Its generated tokens, if its content is known; its slot has them while it is resident. The buffer
-    /// is recycled.
+    /// Its generated tokens, if its content is known; while it is resident, its slot has these and the next.
+    /// The buffer is recycled.
     pub output: Vec<u32>,
 }
 

@@ -1,7 +1,7 @@
 //! Apply and plan: a checked decision changes the state, and becomes flat arrays.
 
 use super::waiting::{job, prompt_hashes};
-use super::{Engine, Hot};
+use super::{Engine, Hot, Published};
 use crate::batch::{BatchPlan, Input, Opened, Row};
 use crate::config::SwapMode;
 use crate::cost::BatchShape;
@@ -60,6 +60,7 @@ impl Engine {
         self.vacate(slot, None);
         let index = row.id.index();
         let mut sequence = self.live[index].take().expect("a resident is alive");
+        sequence.output.clone_from(&self.outputs[slot.index()]);
         sequence.evict(span, row.computed);
         self.policy.on(&Event::Evicted(&job(&sequence), evict.restore));
         self.enqueue(&mut sequence);
@@ -74,22 +75,24 @@ impl Engine {
         let sequence = self.live[admit.id.index()].as_mut().expect("whoever waits is alive");
         let returned = sequence.computed;
         let span = sequence.admit(slot);
-        let mut cached = 0;
+        let mut published = Published::NOTHING;
         if span.is_none() && sequence.cached > Tokens::ZERO {
             let wanted = self.config.blocks(sequence.cached).0 as usize;
             let hashes = prompt_hashes(&sequence.request.prompt, self.config.block_size).take(wanted);
-            cached = self.kv.attach(slot, hashes).0;
-            assert_eq!(cached as usize, wanted, "a looked-up prefix stays until it is pinned");
+            published.blocks = self.kv.attach(slot, hashes.inspect(|hash| published.chain = *hash)).0;
+            assert_eq!(published.blocks as usize, wanted, "a looked-up prefix stays until it is pinned");
         }
         if let Some(span) = span {
             self.returning.push((slot, span));
         }
-        let computed = returned.max(cached * self.config.block_size.0);
-        self.seat(admit, slot, rank, computed, cached);
+        // What came back from the host is published again as if it had been computed.
+        let computed = returned.max(published.blocks * self.config.block_size.0);
+        self.published[slot.index()] = published;
+        self.seat(admit, slot, rank, computed);
     }
 
     /// Fills the row of a new resident.
-    fn seat(&mut self, admit: Admit, slot: Slot, rank: Rank, computed: u32, cached: u32) {
+    fn seat(&mut self, admit: Admit, slot: Slot, rank: Rank, computed: u32) {
         let sequence = self.live[admit.id.index()].as_mut().expect("it was there");
         let request = &sequence.request;
         let prompt = request.prompt.len().0;
@@ -129,10 +132,9 @@ impl Engine {
             stop: request.stop,
             stores: matches!(request.prompt, Prompt::Tokens(_)),
         };
-        self.outputs[slot.index()] = std::mem::take(&mut sequence.output);
+        self.outputs[slot.index()].clone_from(&sequence.output);
         let opened = Opened { slot, id: admit.id, sampling: request.sampling };
         self.plans[(self.step & 1) as usize].opened.push(opened);
-        self.resume_chain(slot, cached);
         self.reorder(slot);
         let sequence = self.live[admit.id.index()].as_ref().expect("it was there");
         self.policy.on(&Event::Admitted(&job(sequence)));

@@ -167,8 +167,11 @@ pub struct Engine {
     kv: Kv,
     rows: Vec<Resident>,
     hot: Vec<Hot>,
-    /// The output tokens of residents, by slot: one is stored in each step.
+    /// The output tokens of residents, by slot: one is stored in each step, so these few stay warm, which
+    /// those of all that wait would not.
     outputs: Vec<Vec<u32>>,
+    /// How many tokens each of them has room for.
+    output_room: usize,
     published: Vec<Published>,
     order: Vec<Slot>,
     free_slots: Vec<Slot>,
@@ -239,6 +242,7 @@ impl Engine {
             rows: vec![Resident::default(); rows],
             hot: vec![Hot::default(); rows],
             outputs: vec![Vec::new(); rows],
+            output_room: 0,
             published: vec![Published::NOTHING; rows],
             order: Vec::with_capacity(rows),
             free_slots: (0..config.max_resident).rev().map(Slot).collect(),
@@ -335,12 +339,19 @@ impl Engine {
         Tokens(self.config.blocks_per_seq_max().0 * self.config.block_size.0).min(self.config.max_model_len)
     }
 
+    /// A buffer for the output of a request whose tokens are stored. It gets its memory here, and so do the
+    /// slots, so that no step allocates.
     fn buffer(&mut self, request: &Request) -> Vec<u32> {
         if content_tokens(request) == 0 {
             return Vec::new();
         }
+        let tokens = request.max_tokens.0 as usize;
+        if tokens > self.output_room {
+            self.output_room = tokens.next_power_of_two();
+            self.outputs.iter_mut().for_each(|o| o.reserve_exact(self.output_room - o.len()));
+        }
         let mut buffer = self.buffers.pop().unwrap_or_default();
-        buffer.reserve(request.max_tokens.0 as usize);
+        buffer.reserve(tokens);
         buffer
     }
 
@@ -618,7 +629,6 @@ impl Engine {
         self.kv.release(slot, fence);
         self.unorder(slot);
         let hot = std::mem::take(&mut self.hot[slot.index()]);
-        let output = std::mem::take(&mut self.outputs[slot.index()]);
         let row = &mut self.rows[slot.index()];
         row.phase = Phase::Vacant;
         row.steady_until = 0;
@@ -630,7 +640,6 @@ impl Engine {
         if let Input::Id(token) = hot.input {
             sequence.last_token = token;
         }
-        sequence.output = output;
         self.free_slots.push(slot);
     }
 

@@ -76,7 +76,7 @@ impl Engine {
             }
             let (slot, index) = (row.slot, row.generated + 1);
             let event = TokenEvent { id: row.id, user_data: row.user_data, slot, index, token };
-            let h = &mut hot[row.slot.index()];
+            let h = &mut hot[slot.index()];
             let end = if h.id == row.id {
                 h.delivered = index;
                 // A later step may yield its next input by now.
@@ -84,7 +84,7 @@ impl Engine {
                     h.input = Input::Id(token);
                 }
                 if h.stores {
-                    outputs[row.slot.index()].push(token);
+                    outputs[slot.index()].push(token);
                 }
                 end_of(&h.stop, h.max_tokens, &event)
             } else {
@@ -124,28 +124,24 @@ impl Engine {
     /// The hash of a full block of a resident, if its content is known.
     fn block_hash(&self, slot: Slot, at: u32) -> Option<BlockHash> {
         let block_size = self.config.block_size;
-        let prompt = &self.sequence(self.hot[slot.index()].id)?.request.prompt;
-        match prompt {
+        let (start, size) = ((at * block_size.0) as usize, block_size.0 as usize);
+        let (row, output) = (&self.rows[slot.index()], &self.outputs[slot.index()]);
+        let chain = self.published[slot.index()].chain;
+        if let Some(start) = start.checked_sub(row.prompt as usize) {
+            // Most blocks are of output alone: their prompt, which is cold, is not read.
+            let tail = output.get(start..start + size).filter(|_| self.hot[slot.index()].stores);
+            return tail.map(|tail| chain.chain(&[], tail));
+        }
+        match &self.sequence(row.id)?.request.prompt {
             Prompt::Length(_) => None,
-            Prompt::Content { length, .. } => {
+            prompt @ Prompt::Content { length, .. } => {
                 let inside = (at + 1) * block_size.0 <= length.0;
                 inside.then(|| content_hash(prompt, at, block_size))?
             }
-            Prompt::Tokens(_) => {
-                let (start, size) = ((at * block_size.0) as usize, block_size.0 as usize);
-                let (head, tail) = prompt.span(&self.outputs[slot.index()], start..start + size)?;
-                Some(self.published[slot.index()].chain.chain(head, tail))
+            prompt @ Prompt::Tokens(_) => {
+                let (head, tail) = prompt.span(output, start..start + size)?;
+                Some(chain.chain(head, tail))
             }
-        }
-    }
-
-    /// Brings a new resident's hash chain up to the `cached` blocks that it got from the cache; blocks that
-    /// came back from the host are published again as if they had been computed.
-    pub(super) fn resume_chain(&mut self, slot: Slot, cached: u32) {
-        self.published[slot.index()] = Published::NOTHING;
-        for at in 0..cached {
-            let Some(hash) = self.block_hash(slot, at) else { return };
-            self.published[slot.index()] = Published { blocks: at + 1, chain: hash };
         }
     }
 }
