@@ -204,8 +204,13 @@ impl<'d> Draft<'d> {
 
     /// Evicts a ready row, by swap or by recompute after the configuration and the cost model.
     pub fn evict(&mut self, view: &View<'_>, slot: Slot, reason: Reason) {
+        self.evict_leaving(view, slot, reason, Blocks::ZERO);
+    }
+
+    /// The same, but by recompute if a swap left less than `reserve` of the host tier.
+    pub fn evict_leaving(&mut self, view: &View<'_>, slot: Slot, reason: Reason, reserve: Blocks) {
         let row = view.row(slot);
-        let restore = self.restore(view, row);
+        let restore = self.restore(view, row, reserve);
         let freed = view.pool.returns(slot).saturating_sub(Blocks(self.pinned));
         if restore == Restore::Swap {
             self.host_free -= row.blocks;
@@ -237,19 +242,19 @@ impl<'d> Draft<'d> {
 
     /// The time that evicting a row and bringing it back takes.
     pub fn restore_time(&self, view: &View<'_>, row: &Resident) -> Nanos {
-        match self.restore(view, row) {
+        match self.restore(view, row, Blocks::ZERO) {
             Restore::Swap => swap_time(view, row),
             Restore::Recompute => view.cost.recompute_time(Tokens(row.computed)),
         }
     }
 
-    fn restore(&self, view: &View<'_>, row: &Resident) -> Restore {
+    fn restore(&self, view: &View<'_>, row: &Resident, reserve: Blocks) -> Restore {
         let swaps = match view.config.preempt {
             Preempt::Swap => true,
             Preempt::Recompute => false,
             Preempt::Auto => swap_time(view, row) < view.cost.recompute_time(Tokens(row.computed)),
         };
-        let fits = row.blocks <= self.host_free;
+        let fits = row.blocks + reserve.0 <= self.host_free;
         if swaps && fits && row.computed > 0 { Restore::Swap } else { Restore::Recompute }
     }
 }

@@ -144,6 +144,12 @@ pub trait Policy: Send {
         0
     }
 
+    /// Host memory that evicting this row must leave free, in parts of ten thousand: for those that come
+    /// back sooner.
+    fn host_reserve(&self, _row: &Resident) -> u32 {
+        0
+    }
+
     /// Why a job that fits may be admitted now; `None` shuts its group for this step.
     fn accepts(&mut self, _candidate: &Candidate) -> Option<Reason> {
         Some(Reason::Order)

@@ -243,6 +243,11 @@ impl View<'_> {
         &self.residents[slot.index()]
     }
 
+    /// A share of the host tier in parts of ten thousand, in blocks.
+    pub fn share_of_host(&self, parts: u32) -> Blocks {
+        Blocks((u64::from(self.config.host_blocks.0) * u64::from(parts) / 10_000) as u32)
+    }
+
     /// A share of the pool in parts of ten thousand, in blocks.
     pub fn share_of_pool(&self, parts: u32) -> Blocks {
         Blocks((u64::from(self.config.kv_blocks.0) * u64::from(parts) / 10_000) as u32)

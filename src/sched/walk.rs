@@ -204,7 +204,8 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
     fn evict(&mut self, view: &View<'_>, slot: Slot, reason: Reason) {
         self.marks[slot.index()] = EVICTED;
         self.decodes -= u32::from(self.decodes > 0 && view.row(slot).decodes());
-        self.draft.evict(view, slot, reason);
+        let reserve = view.share_of_host(self.policy.host_reserve(view.row(slot)));
+        self.draft.evict_leaving(view, slot, reason, reserve);
         self.hold_back();
     }
 

@@ -34,12 +34,16 @@ const IN_TURN: i64 = i64::MIN / 4;
 const EXPRESS: u8 = 1;
 /// Share of the pool that even the lane leaves free, in parts of ten thousand.
 const LANE_HEADROOM: u32 = 20;
-/// Share of the pool that admissions in turn leave free, with swap and with recompute.
+/// Share of the pool that admissions in turn leave free at most, with swap and with recompute.
 const HEADROOM: (u32, u32) = (300, 500);
+/// The same where few mean jobs fit: so much for each of them, but this much at least.
+const HEADROOM_PER_JOB: (f64, f64) = (5.0, 50.0);
+/// Share of the host tier that is kept for those who were evicted in their turn.
+const HOST_RESERVE: u32 = 5_000;
 
 /// See the module. Parameters: `share` (0.25) of the machine for the lane; `limit` (0.25), the largest
 /// cost of a newcomer in mean jobs; `quantum` (256) tokens; `headroom` (0.03, or 0.05 if evicted means
-/// recomputed); `c`, the scale of γ, which is adapted to the traffic if it is not given; `gap` seconds per
+/// recomputed, less where few jobs fit); `c`, the scale of γ, which is adapted to the traffic if it is not given; `gap` seconds per
 /// token, beyond which a parked request may not be stretched: the lane shuts (no bound); `class` (30)
 /// seconds that a lower priority class counts as later, and that a target or a deadline may pull forward.
 pub struct Flyball {
@@ -109,6 +113,15 @@ impl Flyball {
         self.lane.refill(self.traffic.mean_job_ns());
     }
 
+    /// Free memory saves evictions and costs concurrency: a few per cent where dozens of jobs fit, next to
+    /// nothing where a handful does.
+    fn headroom(&self, view: &View<'_>) -> u32 {
+        let most = if view.config.preempt == Preempt::Recompute { HEADROOM.1 } else { HEADROOM.0 };
+        let pool = f64::from(view.config.kv_blocks.0) * f64::from(view.config.block_size.0);
+        let parts = HEADROOM_PER_JOB.0 * pool / self.traffic.mean_tokens();
+        parts.clamp(HEADROOM_PER_JOB.1, f64::from(most)) as u32
+    }
+
     /// Whether the head of the order has waited so long that whoever is parked now would be stretched
     /// beyond the bound.
     fn stretches(&self, view: &mut View<'_>) -> bool {
@@ -168,8 +181,7 @@ impl Policy for Flyball {
         }
         self.waiting = !view.waiting.is_empty();
         self.taken.clear();
-        let recompute = view.config.preempt == Preempt::Recompute;
-        let headroom = self.headroom.unwrap_or(if recompute { HEADROOM.1 } else { HEADROOM.0 });
+        let headroom = self.headroom.unwrap_or_else(|| self.headroom(view));
         let open = !self.stretches(view);
         view.waiting.set_group(ALL, 0, true, view.share_of_pool(headroom));
         view.waiting.set_group(LANE, FIRST, open, view.share_of_pool(LANE_HEADROOM));
@@ -190,6 +202,11 @@ impl Policy for Flyball {
 
     fn protects(&self, row: &Resident) -> bool {
         row.generated < self.quantum && (row.generated > 0 || row.mark == EXPRESS)
+    }
+
+    /// Whoever came through the lane waits long before he comes back, and costs little to compute again.
+    fn host_reserve(&self, row: &Resident) -> u32 {
+        if row.mark == EXPRESS { HOST_RESERVE } else { 0 }
     }
 
     fn budget(&mut self, view: &View<'_>) -> Budget {

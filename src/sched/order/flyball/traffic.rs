@@ -205,6 +205,11 @@ impl Traffic {
         self.output
     }
 
+    /// Mean of prompt and output together of finished requests, in tokens.
+    pub(super) fn mean_tokens(&self) -> f64 {
+        self.prompt + self.output
+    }
+
     /// Machine time that a newcomer with `missing` tokens to prefill takes until its first quantum is
     /// over, in ns.
     pub(super) fn newcomer_ns(&self, missing: u32) -> f64 {
