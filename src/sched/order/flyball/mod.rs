@@ -12,6 +12,9 @@ mod shadow;
 mod traffic;
 mod tuner;
 
+#[cfg(test)]
+mod tests;
+
 use super::{ALL, Params, PolicyError};
 use crate::config::Preempt;
 use crate::cost::BatchShape;

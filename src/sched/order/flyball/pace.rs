@@ -34,11 +34,17 @@ impl Pace {
         let most = view.config.max_num_batched_tokens.0;
         let Some(target) = self.targets.iter().map(|(_, target)| *target).min() else { return most };
         let mut decodes = BatchShape::default();
-        let rows = view.order.iter().map(|slot| view.row(*slot)).filter(|row| row.ready() && row.decodes());
-        rows.for_each(|row| decodes.add_decode(row.computed + 1));
+        let mut prefix = 0;
+        for row in view.order.iter().map(|slot| view.row(*slot)).filter(|row| row.ready()) {
+            if row.decodes() {
+                decodes.add_decode(row.computed + 1);
+            } else {
+                prefix = prefix.max(row.computed);
+            }
+        }
         let fits = |chunk: u32| {
             let mut shape = decodes;
-            shape.add_chunk(chunk, 0);
+            shape.add_chunk(chunk, prefix);
             view.cost.compute_time(&shape) <= target
         };
         let (mut low, mut high) = (1, most.saturating_sub(decodes.decodes).max(1));

@@ -1,0 +1,99 @@
+//! What classes, targets and deadlines do, and within which bounds.
+
+use super::super::gamma::tests::job;
+use super::*;
+use crate::clock::{Clock, VirtualClock};
+use crate::config::Config;
+use crate::cost::{CostModel, Profile};
+use crate::engine::Engine;
+use crate::exec::sim::{Script, SimExecutor};
+use crate::request::{Prompt, Request, Slo};
+use crate::sched::order;
+
+const SECOND: i64 = 1_000_000_000;
+
+fn flyball(parameters: &str) -> Flyball {
+    let mut params = Params::new(&format!("flyball{parameters}")).unwrap();
+    let mut flyball = Flyball::new(&mut params).unwrap();
+    flyball.traffic.prime(50_000.0, Nanos(50_000_000), 100);
+    flyball
+}
+
+#[test]
+fn a_lower_class_counts_as_later() {
+    let flyball = flyball(":class=20");
+    let first = flyball.value(&job(100, 0));
+    assert_eq!(flyball.value(&Job { priority: 2, ..job(100, 0) }) - first, 40 * SECOND);
+}
+
+#[test]
+fn a_deadline_pulls_forward_by_a_class_at_most() {
+    let flyball = flyball("");
+    let arrival = Nanos(100 * SECOND as u64);
+    let with = |deadline: i64| {
+        let due = Some(Nanos(deadline as u64));
+        flyball.value(&Job { arrival, deadline: due, ..job(100, 0) }) - arrival.0 as i64
+    };
+    // A mean job takes 512 steps of 50 ms: 25.6 s, and its prompt 5 ms.
+    assert_eq!(with(1_000 * SECOND), 0, "a deadline far away changes nothing");
+    assert_eq!(with(115 * SECOND), 15 * SECOND - 25_605_000_000, "due when it must start");
+    assert_eq!(with(91 * SECOND), -30 * SECOND, "and never further than a class");
+}
+
+#[test]
+fn a_first_token_target_counts_until_the_first_token() {
+    let flyball = flyball("");
+    let slo = Slo { ttft: Some(Nanos(1)), tbt: None };
+    assert!(flyball.value(&Job { slo, ..job(10_000, 0) }) < 0);
+    assert_eq!(flyball.value(&Job { slo, ..job(10_000, 1) }), 0);
+}
+
+#[test]
+fn a_first_token_target_lifts_the_limit_and_not_the_credit() {
+    let candidate = |ttft| Candidate {
+        job: Job { slo: Slo { ttft, tbt: None }, ..job(100_000, 0) },
+        group: LANE,
+        key: FIRST,
+        headroom: crate::units::Blocks::ZERO,
+    };
+    let mut flyball = flyball("");
+    flyball.lane.refill(flyball.traffic.mean_job_ns());
+    assert_eq!(flyball.accepts(&candidate(None)), None, "ten seconds of prefill are not small");
+    let asked = candidate(Some(Nanos(SECOND as u64)));
+    assert_eq!(flyball.accepts(&asked), Some(Reason::Lane));
+    assert_eq!(flyball.accepts(&asked), None, "the first one has spent the credit");
+}
+
+/// Steps of a long prompt beside a decode, with or without a bound on the gaps; the longest that the
+/// decode saw.
+fn longest_gap(tbt: Option<Nanos>) -> Nanos {
+    let clock = VirtualClock::new();
+    let cost = CostModel::new(&Profile::load("a100-llama-3-8b").unwrap());
+    let script = Script::new([400, 2].map(Tokens));
+    let device = Box::new(SimExecutor::new(clock.clone(), cost.clone(), script, 1));
+    let policy = order::parse("flyball", None).unwrap();
+    let mut engine = Engine::new(Config::default(), policy, device, Box::new(clock.clone()), cost).unwrap();
+    let mut ask = |user_data, prompt, slo| {
+        let mut request = Request::new(clock.now(), Prompt::Length(Tokens(prompt)), Tokens(400));
+        (request.user_data, request.slo) = (user_data, slo);
+        engine.submit(request).unwrap();
+        engine.step().unwrap();
+    };
+    ask(0, 10, Slo { ttft: None, tbt });
+    ask(1, 6_000, Slo::default());
+    let mut longest = Nanos::ZERO;
+    for _ in 0..300 {
+        let before = clock.now();
+        engine.step().unwrap();
+        longest = longest.max(clock.now().saturating_sub(before));
+    }
+    longest
+}
+
+#[test]
+fn a_gap_target_bounds_the_steps_beside_it() {
+    let target = Nanos(25_000_000);
+    assert!(longest_gap(None) > Nanos(60_000_000), "1,024 tokens take longer than 60 ms");
+    let bounded = longest_gap(Some(target));
+    assert!(bounded <= target, "{bounded:?}");
+}
