@@ -1,0 +1,42 @@
+// Splitting rows over KV: fixed chunks at absolute multiples, so that a row's own length alone decides where
+// its sums are cut ("batch invariance", Thinking Machines Lab, 2025). Chunks are merged in their order.
+#pragma once
+
+#include <cstdint>
+
+#include "host_device.h"
+
+namespace flyball {
+
+// An empty row has one chunk too: somebody must write its zeros.
+FB_HD uint32_t chunk_count(uint32_t length, uint32_t chunk) {
+    return length == 0 ? 1u : (length - 1u) / chunk + 1u;
+}
+
+struct Span {
+    uint32_t begin;
+    uint32_t end;
+};
+
+FB_HD Span chunk_span(uint32_t index, uint32_t length, uint32_t chunk) {
+    const uint32_t begin = index * chunk;
+    return {begin, length - begin < chunk ? length : begin + chunk};
+}
+
+// The row that work item `item` belongs to: the last with `from(row) <= item`. `from` rises strictly, and
+// starts at 0.
+template <class From>
+FB_HD uint32_t row_of(uint32_t item, uint32_t rows, From from) {
+    uint32_t low = 0, high = rows;
+    while (high - low > 1) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (from(middle) <= item) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+}  // namespace flyball

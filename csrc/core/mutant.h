@@ -1,0 +1,33 @@
+// Seeded bugs. A build may choose one, and the tests prove that they fail on it; every real build has none.
+#pragma once
+
+#include "host_device.h"
+
+namespace flyball {
+
+enum class Mutant {
+    none,
+    page_off_by_one,    // decode reads the page of the token after the tile's first
+    mask_edge,          // decode sees one key past the end
+    copy_not_awaited,   // decode reads a stage while its copy may still be in flight
+    warp_unsynced,      // decode reads what other lanes copied without a barrier
+    merge_unsynced,     // decode merges its warps without a barrier
+    stale_max,          // a chunk's partial is merged without rescaling it
+    sum_unsynced,       // norm adds the warps' sums without a barrier
+    wrong_pair,         // append rotates with the sign of the other half
+    unsaturated,        // append lets fp8 overflow wrap into the NaN code
+    padding_written,    // append writes K and V of a token without a slot
+    tail_uncopied,      // copy drops the last pieces of a page
+    histogram_unsynced, // sample reads a histogram that is still being filled
+    keyed_by_row,       // sample draws by the row's place in the batch
+};
+
+#ifndef FB_MUTANT
+#define FB_MUTANT none
+#endif
+
+FB_HD constexpr bool mutated(Mutant mutant) {
+    return mutant != Mutant::none && mutant == Mutant::FB_MUTANT;
+}
+
+}  // namespace flyball

@@ -1,0 +1,105 @@
+// The parameter blocks of the kernels, shared with Rust: plain data, fixed offsets, nothing else.
+//
+// An address is 64 bits wide and 0 where the buffer is absent. Strides and lengths count elements unless
+// the name says bytes. Rust's copy states the same offsets; each side proves its own when it compiles.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+typedef uint64_t fb_address;
+
+// norm: output = (input + residual) / rms * weight; residual, if there is one, becomes the sum.
+struct fb_norm {
+    fb_address input;     // [rows, hidden] bf16
+    fb_address residual;  // [rows, hidden] bf16, or absent
+    fb_address weight;    // [hidden] bf16
+    fb_address output;    // [rows, hidden] bf16
+    uint32_t rows;
+    uint32_t hidden;  // a multiple of 8
+    float epsilon;
+    uint32_t reserved;
+};
+static_assert(sizeof(fb_norm) == 48 && offsetof(fb_norm, rows) == 32 && offsetof(fb_norm, epsilon) == 40, "");
+
+// kv: how a pool of pages lies in memory. A page is [K|V][heads_kv][page_size][head_dim].
+struct fb_pool {
+    fb_address pages;
+    int64_t page_stride;   // elements from a page to the next: a page may hold all layers
+    uint32_t page_shift;   // page_size is 1 << page_shift, at least 16
+    uint32_t heads_kv;
+    fb_address k_scale;  // [heads_kv] float: stored * scale is the value; absent means 1
+    fb_address v_scale;  // [heads_kv] float
+};
+static_assert(sizeof(fb_pool) == 40 && offsetof(fb_pool, page_shift) == 16 && offsetof(fb_pool, k_scale) == 24, "");
+
+// kv/append: norm and rotate what a layer projected, hand out Q, write K and V into their pages.
+struct fb_append {
+    struct fb_pool pool;
+    fb_address qkv;        // [tokens, qkv_stride]: heads_q, then heads_kv of K, then heads_kv of V
+    fb_address q;          // [tokens, heads_q, head_dim] bf16
+    fb_address q_weight;   // [head_dim] bf16, or absent: no QK-norm
+    fb_address k_weight;   // [head_dim] bf16, or absent
+    fb_address turns;      // [head_dim / 2] u64: turns per position, in units of 2^-64
+    fb_address positions;  // [tokens] u32
+    fb_address slots;      // [tokens] i64: page * page_size + offset; negative writes no K and V
+    int64_t qkv_stride;
+    uint32_t tokens;
+    uint32_t heads_q;
+    float epsilon;
+    uint32_t interleaved;  // 0: pairs are half a head apart (NeoX); 1: pairs are neighbours
+};
+static_assert(sizeof(fb_append) == 120 && offsetof(fb_append, qkv) == 40 && offsetof(fb_append, slots) == 88 &&
+                  offsetof(fb_append, tokens) == 104 && offsetof(fb_append, interleaved) == 116, "");
+
+// kv/copy: pages[pairs[i].to] = pages[pairs[i].from], in 16-byte pieces. No page is both.
+struct fb_copy {
+    fb_address source;
+    fb_address target;
+    fb_address pairs;  // [count, 2] u32: from, to
+    uint64_t page_bytes;  // a multiple of 16
+    uint32_t count;
+    uint32_t reserved;
+};
+static_assert(sizeof(fb_copy) == 40 && offsetof(fb_copy, page_bytes) == 24 && offsetof(fb_copy, count) == 32, "");
+
+// attention/decode: one query token per row over the paged cache, and the plan that splits the rows.
+struct fb_decode {
+    struct fb_pool pool;
+    fb_address q;            // [rows, heads_q, head_dim] bf16
+    fb_address output;       // [rows, heads_q, head_dim] bf16
+    fb_address lengths;      // [rows] u32: tokens in the cache, the row's own included; 0 yields zeros
+    fb_address tables;       // [rows, table_stride] u32: page ids
+    fb_address chunk_from;   // [rows + 1] u32: chunks before each row; filled by the plan
+    fb_address partial;      // [chunks_max, heads_q, head_dim] float: unnormalised outputs of chunks
+    fb_address partial_max;  // [chunks_max, heads_q] float, in log2 units
+    fb_address partial_sum;  // [chunks_max, heads_q] float
+    fb_address lse;          // [rows, heads_q] float, natural logarithm; or absent
+    int64_t table_stride;
+    uint32_t rows;
+    uint32_t heads_q;
+    float scale;      // of the logits, above 0
+    uint32_t chunk;   // tokens per chunk, a multiple of 64
+    uint32_t chunks_max;
+    uint32_t reserved;
+    fb_address overflow;  // u32: set to 1 by the plan if the rows need more than chunks_max
+};
+static_assert(sizeof(fb_decode) == 152 && offsetof(fb_decode, q) == 40 && offsetof(fb_decode, lse) == 104 &&
+                  offsetof(fb_decode, rows) == 120 && offsetof(fb_decode, chunk) == 132 &&
+                  offsetof(fb_decode, overflow) == 144, "");
+
+// sample: one token per row. A temperature of 0 takes the largest logit; top_k 0 and top_p 1 keep all.
+struct fb_sample {
+    fb_address logits;       // [rows, stride] float
+    fb_address temperature;  // [rows] float
+    fb_address top_k;        // [rows] u32
+    fb_address top_p;        // [rows] float
+    fb_address seeds;        // [rows] u64: of the requests
+    fb_address positions;    // [rows] u32: of the tokens drawn
+    fb_address tokens;       // [rows] u32
+    fb_address failed;       // [rows] u32: 1 where no logit or an infinite one leads; the token is then 0
+    int64_t stride;
+    uint32_t rows;
+    uint32_t vocab;
+};
+static_assert(sizeof(fb_sample) == 80 && offsetof(fb_sample, stride) == 64 && offsetof(fb_sample, vocab) == 76, "");
