@@ -1,0 +1,17 @@
+// Every kernel that is compiled, by the name under which it is launched: FB_KERNEL(name, type...). The GPU build and
+// the CPU tests read this one list.
+FB_KERNEL(rms_norm_bf16_8k, RmsNorm<4>)
+FB_KERNEL(rms_norm_bf16_16k, RmsNorm<8>)
+FB_KERNEL(append_bf16_d64, Append<Bf16, 64>)
+FB_KERNEL(append_bf16_d128, Append<Bf16, 128>)
+FB_KERNEL(append_e4m3_d64, Append<E4m3, 64>)
+FB_KERNEL(append_e4m3_d128, Append<E4m3, 128>)
+FB_KERNEL(copy_pages, CopyPages)
+FB_KERNEL(decode_plan, DecodePlan)
+FB_KERNEL(decode_bf16_d64, Decode<Bf16, 64>)
+FB_KERNEL(decode_bf16_d128, Decode<Bf16, 128>)
+FB_KERNEL(decode_e4m3_d64, Decode<E4m3, 64>)
+FB_KERNEL(decode_e4m3_d128, Decode<E4m3, 128>)
+FB_KERNEL(decode_merge_d64, DecodeMerge<64>)
+FB_KERNEL(decode_merge_d128, DecodeMerge<128>)
+FB_KERNEL(sample_tokens, SampleTokens)
