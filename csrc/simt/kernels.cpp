@@ -1,0 +1,27 @@
+// The kernels for the CPU, by the same table; a build with FB_MUTANT has that bug, and its own names.
+#include "kernels.h"
+
+#include "../families.h"
+
+namespace flyball {
+namespace {
+
+template <class Kernel>
+void body(const void* params) {
+    Kernel::run(*static_cast<const typename Kernel::Params*>(params));
+}
+
+#define FB_KERNEL(name, ...) \
+    {#name, __VA_ARGS__::kThreads, __VA_ARGS__::kShared, sizeof(__VA_ARGS__::Params), body<__VA_ARGS__>},
+constexpr simt::Kernel kKernels[] = {
+#include "../table.h"
+};
+
+}  // namespace
+}  // namespace flyball
+
+#define FB_JOIN(a, b) a##b
+#define FB_LIST(variant) FB_JOIN(simt_kernels_, variant)
+extern "C" simt::Kernels FB_LIST(FB_MUTANT)() {
+    return {flyball::kKernels, sizeof flyball::kKernels / sizeof flyball::kKernels[0]};
+}

@@ -1,0 +1,231 @@
+//! QK-norm, RoPE and the write into pages.
+
+use crate::ORDERS;
+use crate::numbers::{POISON, Stored, normals, poisoned, rounded, wide};
+use flyball::prng::Prng;
+use flyball_simt::core::{RopeScaling, rope_turns};
+use flyball_simt::params::{Append, Pool};
+use flyball_simt::{Faults, Kernel, Memory, Order, Variant};
+
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub stored: Stored,
+    pub head_dim: usize,
+    pub heads_q: usize,
+    pub heads_kv: usize,
+    pub page_shift: u32,
+    pub tokens: usize,
+    pub interleaved: bool,
+    pub qk_norm: bool,
+    pub scales: bool,
+    /// Of the projections.
+    pub scale: f64,
+}
+
+pub struct Inputs {
+    qkv: Vec<u16>,
+    q_weight: Vec<u16>,
+    k_weight: Vec<u16>,
+    turns: Vec<u64>,
+    positions: Vec<u32>,
+    slots: Vec<i64>,
+    k_scale: Vec<f32>,
+    v_scale: Vec<f32>,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Outputs {
+    q: Vec<u16>,
+    pages: Vec<u8>,
+}
+
+impl Case {
+    const PAGES: usize = 3;
+    const THETA: f64 = 1e4;
+    const EPSILON: f32 = 1e-6;
+
+    fn page_size(&self) -> usize {
+        1 << self.page_shift
+    }
+
+    fn page_elements(&self) -> usize {
+        2 * self.heads_kv * self.page_size() * self.head_dim
+    }
+
+    /// Elements of a token; some lie between tokens, as where other projections do.
+    fn stride(&self) -> usize {
+        (self.heads_q + 2 * self.heads_kv) * self.head_dim + 64
+    }
+
+    pub fn inputs(&self) -> Inputs {
+        let mut prng = Prng::new(11);
+        let plain = RopeScaling {
+            factor: 1.0,
+            low_frequency_factor: 1.0,
+            high_frequency_factor: 4.0,
+            original_context: 8192.0,
+        };
+        let far = [0, 1, 15, 16, 4095, 131_071];
+        // Every slot at most once; the second token and the fourth are padding.
+        let mut slots: Vec<i64> = (0..(Self::PAGES * self.page_size()) as i64).collect();
+        for at in (1..slots.len()).rev() {
+            slots.swap(at, prng.below(at as u64 + 1) as usize);
+        }
+        slots.truncate(self.tokens);
+        slots.iter_mut().skip(1).step_by(2).take(2).for_each(|slot| *slot = -1);
+        let mut scales = || (0..self.heads_kv).map(|_| (0.5 + prng.unit()) as f32).collect();
+        let (k_scale, v_scale) = (scales(), scales());
+        Inputs {
+            qkv: normals(&mut prng, self.tokens * self.stride(), self.scale),
+            q_weight: normals(&mut prng, self.head_dim, 1.0),
+            k_weight: normals(&mut prng, self.head_dim, 1.0),
+            turns: (0..self.head_dim / 2)
+                .map(|pair| rope_turns(pair as u32, self.head_dim as u32, Self::THETA, plain))
+                .collect(),
+            positions: (0..self.tokens).map(|token| far[token % far.len()]).collect(),
+            slots,
+            k_scale,
+            v_scale,
+        }
+    }
+
+    pub fn run(&self, inputs: &Inputs, variant: Variant, order: Order) -> Result<Outputs, Faults> {
+        let mut outputs = Outputs {
+            q: vec![POISON; self.tokens * self.heads_q * self.head_dim],
+            pages: poisoned(Self::PAGES * self.page_elements() * self.stored.bytes()),
+        };
+        let mut memory = Memory::new();
+        let params = Append {
+            pool: Pool {
+                pages: memory.write(&mut outputs.pages),
+                page_stride: self.page_elements() as i64,
+                page_shift: self.page_shift,
+                heads_kv: self.heads_kv as u32,
+                k_scale: if self.scales { memory.read(&inputs.k_scale) } else { 0 },
+                v_scale: if self.scales { memory.read(&inputs.v_scale) } else { 0 },
+            },
+            qkv: memory.read(&inputs.qkv),
+            q: memory.write(&mut outputs.q),
+            q_weight: if self.qk_norm { memory.read(&inputs.q_weight) } else { 0 },
+            k_weight: if self.qk_norm { memory.read(&inputs.k_weight) } else { 0 },
+            turns: memory.read(&inputs.turns),
+            positions: memory.read(&inputs.positions),
+            slots: memory.read(&inputs.slots),
+            qkv_stride: self.stride() as i64,
+            tokens: self.tokens as u32,
+            heads_q: self.heads_q as u32,
+            epsilon: Self::EPSILON,
+            interleaved: self.interleaved.into(),
+        };
+        let name = format!("append_{}_d{}", self.stored.name(), self.head_dim);
+        Kernel::find(variant, &name).launch(3, &params, &memory, order)?;
+        Ok(outputs)
+    }
+
+    /// A head of Q or K, normed and rotated.
+    fn turned(&self, head: &[f64], weight: &[f64], position: u32) -> Vec<f64> {
+        let mut x = head.to_vec();
+        if self.qk_norm {
+            let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+            let inverse = 1.0 / (mean + f64::from(Self::EPSILON)).sqrt();
+            x.iter_mut().zip(weight).for_each(|(x, w)| *x *= inverse * w);
+        }
+        let half = self.head_dim / 2;
+        for pair in 0..half {
+            let angle = f64::from(position) * Self::THETA.powf(-(pair as f64) / half as f64);
+            let (a, b) = if self.interleaved { (2 * pair, 2 * pair + 1) } else { (pair, pair + half) };
+            (x[a], x[b]) = (x[a] * angle.cos() - x[b] * angle.sin(), x[b] * angle.cos() + x[a] * angle.sin());
+        }
+        x
+    }
+
+    pub fn check(&self, inputs: &Inputs, outputs: &Outputs) -> Result<(), String> {
+        let [qkv, q_weight, k_weight] = [&inputs.qkv, &inputs.q_weight, &inputs.k_weight].map(|x| wide(x));
+        let (heads_q, heads_kv, dim) = (self.heads_q, self.heads_kv, self.head_dim);
+        // Of a rotation in f32: its two products may cancel.
+        let slack = 1e-6 * if self.qk_norm { 4.0 } else { 4.0 * self.scale };
+        let mut want_pool: Vec<Option<f64>> = vec![None; Self::PAGES * self.page_elements()];
+        for token in 0..self.tokens {
+            let head = |head: usize| &qkv[token * self.stride() + head * dim..][..dim];
+            let position = inputs.positions[token];
+            for h in 0..heads_q {
+                let got = wide(&outputs.q[(token * heads_q + h) * dim..][..dim]);
+                let want = self.turned(head(h), &q_weight, position);
+                rounded(&format!("q of token {token}, head {h}"), Stored::Bf16, &got, &want, slack)?;
+            }
+            let Ok(slot) = usize::try_from(inputs.slots[token]) else { continue };
+            for h in 0..heads_kv {
+                let k = self.turned(head(heads_q + h), &k_weight, position);
+                for (part, x, scales) in [
+                    (h, &k[..], &inputs.k_scale),
+                    (heads_kv + h, head(heads_q + heads_kv + h), &inputs.v_scale),
+                ] {
+                    let scale = if self.scales { f64::from(scales[h]) } else { 1.0 };
+                    let at = slot / self.page_size() * self.page_elements()
+                        + (part * self.page_size() + slot % self.page_size()) * dim;
+                    for (i, x) in x.iter().enumerate() {
+                        want_pool[at + i] = Some(x / scale);
+                    }
+                }
+            }
+        }
+        for (at, want) in want_pool.into_iter().enumerate() {
+            let got = self.stored.get(&outputs.pages, at);
+            match want {
+                None if got.is_nan() => {}
+                None => return Err(format!("element {at} of the pool became {got}")),
+                Some(want) => {
+                    let largest = if self.stored == Stored::E4m3 { 448.0 } else { f64::MAX };
+                    let want = want.clamp(-largest, largest);
+                    rounded(&format!("element {at} of the pool"), self.stored, &[got], &[want], 2.0 * slack)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let base = Case {
+        stored: Stored::Bf16,
+        head_dim: 128,
+        heads_q: 4,
+        heads_kv: 2,
+        page_shift: 4,
+        tokens: 13,
+        interleaved: false,
+        qk_norm: true,
+        scales: false,
+        scale: 1.0,
+    };
+    let mut cases = vec![Case { tokens: 0, ..base.clone() }];
+    for stored in [Stored::Bf16, Stored::E4m3] {
+        for head_dim in [64, 128] {
+            for interleaved in [false, true] {
+                let qk_norm = head_dim == 64 || interleaved;
+                let scales = stored == Stored::E4m3 && !interleaved;
+                cases.push(Case { stored, head_dim, interleaved, qk_norm, scales, ..base.clone() });
+            }
+        }
+        for (heads_q, heads_kv) in [(1, 1), (7, 1), (16, 1), (3, 3)] {
+            cases.push(Case { stored, heads_q, heads_kv, head_dim: 64, page_shift: 5, ..base.clone() });
+        }
+        // Values that fp8 must saturate, and some that vanish in it.
+        for scale in [1e-30, 1e-3, 300.0] {
+            cases.push(Case { stored, scale, qk_norm: false, ..base.clone() });
+        }
+    }
+    cases
+}
+
+#[test]
+fn queries_and_pages_are_their_reference_rounded_once() {
+    for case in cases() {
+        let inputs = case.inputs();
+        let first = case.run(&inputs, Variant::Real, Order::Forward).unwrap();
+        case.check(&inputs, &first).unwrap_or_else(|wrong| panic!("{case:?}: {wrong}"));
+        for order in ORDERS {
+            assert_eq!(case.run(&inputs, Variant::Real, order).unwrap(), first, "{case:?}, {order:?}");
+        }
+    }
+}

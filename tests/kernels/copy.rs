@@ -1,0 +1,69 @@
+//! Copies of pages.
+
+use crate::ORDERS;
+use flyball_simt::params::Copy;
+use flyball_simt::{Faults, Kernel, Memory, Order, Variant};
+
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub page_bytes: usize,
+    pub pairs: Vec<[u32; 2]>,
+    pub ctas: u32,
+}
+
+impl Case {
+    const PAGES: usize = 8;
+
+    fn source(&self) -> Vec<u32> {
+        (0..Self::PAGES * self.page_bytes / 4).map(|word| word as u32).collect()
+    }
+
+    pub fn run(&self, variant: Variant, order: Order) -> Result<Vec<u32>, Faults> {
+        let (source, pairs) = (self.source(), self.pairs.concat());
+        let mut target = vec![u32::MAX; source.len()];
+        let mut memory = Memory::new();
+        let params = Copy {
+            source: memory.read(&source),
+            target: memory.write(&mut target),
+            pairs: memory.read(&pairs),
+            page_bytes: self.page_bytes as u64,
+            count: self.pairs.len() as u32,
+            reserved: 0,
+        };
+        Kernel::find(variant, "copy_pages").launch(self.ctas, &params, &memory, order)?;
+        Ok(target)
+    }
+
+    pub fn check(&self, target: &[u32]) -> Result<(), String> {
+        let (source, words) = (self.source(), self.page_bytes / 4);
+        let mut want = vec![u32::MAX; source.len()];
+        for [from, to] in self.pairs.iter().map(|pair| pair.map(|page| page as usize * words)) {
+            want[to..to + words].copy_from_slice(&source[from..from + words]);
+        }
+        match want.iter().zip(target).position(|(want, got)| want != got) {
+            None => Ok(()),
+            Some(at) => Err(format!("word {at} is {:#x}, not {:#x}", target[at], want[at])),
+        }
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for page_bytes in [16, 48, 4096, 4112, 20_496] {
+        for ctas in [1, 3] {
+            cases.push(Case { page_bytes, pairs: vec![[5, 0], [7, 7], [5, 1], [0, 6]], ctas });
+        }
+    }
+    cases.push(Case { page_bytes: 64, pairs: vec![], ctas: 1 });
+    cases
+}
+
+#[test]
+fn pages_arrive_whole_and_nothing_else_changes() {
+    for case in cases() {
+        for order in ORDERS {
+            let target = case.run(Variant::Real, order).unwrap();
+            case.check(&target).unwrap_or_else(|wrong| panic!("{case:?}, {order:?}: {wrong}"));
+        }
+    }
+}

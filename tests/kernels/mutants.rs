@@ -1,0 +1,79 @@
+//! Each seeded bug is caught, and for its own reason: by the emulator, or by the check of what came out.
+
+use crate::{ORDERS, append, copy, decode, norm, sample};
+use flyball_simt::{Order, Variant};
+
+/// Asserts that in every order some case of the family fails, and says why in these words.
+fn caught<Case>(why: &str, cases: &[Case], failure: impl Fn(&Case, Order) -> Option<String>) {
+    for order in ORDERS {
+        let caught = cases.iter().filter_map(|case| failure(case, order)).any(|text| text.contains(why));
+        assert!(caught, "{order:?}: none of {} cases says {why:?}", cases.len());
+    }
+}
+
+#[test]
+fn every_seeded_bug_of_decode_is_caught() {
+    let cases = decode::cases();
+    for (mutant, why) in [
+        (Variant::PageOffByOne, "outside of every buffer"),
+        (Variant::MaskEdge, "tokens), head"),
+        (Variant::CopyNotAwaited, "copy was not waited for"),
+        (Variant::WarpUnsynced, "read of shared memory"),
+        (Variant::MergeUnsynced, "shared memory that"),
+        (Variant::StaleMax, "tokens), head"),
+    ] {
+        caught(why, &cases, |case, order| match case.run(mutant, order) {
+            Err(faults) => Some(faults.text),
+            Ok(outputs) => case.check(&outputs).err(),
+        });
+    }
+}
+
+#[test]
+fn every_seeded_bug_of_norm_is_caught() {
+    caught("shared memory that", &norm::cases(), |case, order| {
+        let inputs = case.inputs();
+        match case.run(&inputs, Variant::SumUnsynced, order) {
+            Err(faults) => Some(faults.text),
+            Ok(outputs) => case.check(&inputs, &outputs).err(),
+        }
+    });
+}
+
+#[test]
+fn every_seeded_bug_of_append_is_caught() {
+    let cases = append::cases();
+    for (mutant, why) in [
+        (Variant::WrongPair, "q of token"),
+        (Variant::Unsaturated, "of the pool[0] is NaN, not 448"),
+        (Variant::PaddingWritten, "of the pool"),
+    ] {
+        caught(why, &cases, |case, order| {
+            let inputs = case.inputs();
+            match case.run(&inputs, mutant, order) {
+                Err(faults) => Some(faults.text),
+                Ok(outputs) => case.check(&inputs, &outputs).err(),
+            }
+        });
+    }
+}
+
+#[test]
+fn every_seeded_bug_of_copy_is_caught() {
+    caught("not 0x", &copy::cases(), |case, order| match case.run(Variant::TailUncopied, order) {
+        Err(faults) => Some(faults.text),
+        Ok(target) => case.check(&target).err(),
+    });
+}
+
+#[test]
+fn every_seeded_bug_of_sample_is_caught() {
+    let cases = sample::cases();
+    for (mutant, why) in [(Variant::HistogramUnsynced, "shared memory that"), (Variant::KeyedByRow, "scores")]
+    {
+        caught(why, &cases, |case, order| match case.run(mutant, order) {
+            Err(faults) => Some(faults.text),
+            Ok(tokens) => case.check(&tokens).err(),
+        });
+    }
+}

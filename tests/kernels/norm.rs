@@ -1,0 +1,123 @@
+//! RMSNorm with residual.
+
+use crate::ORDERS;
+use crate::numbers::{POISON, Stored, normals, rounded, wide};
+use flyball::prng::Prng;
+use flyball_simt::params::Norm;
+use flyball_simt::{Faults, Kernel, Memory, Order, Variant};
+
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub kernel: &'static str,
+    pub rows: usize,
+    pub hidden: usize,
+    pub scale: f64,
+    pub residual: bool,
+    pub ctas: u32,
+}
+
+pub struct Inputs {
+    input: Vec<u16>,
+    residual: Vec<u16>,
+    weight: Vec<u16>,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Outputs {
+    output: Vec<u16>,
+    residual: Vec<u16>,
+}
+
+impl Case {
+    const EPSILON: f32 = 1e-5;
+
+    pub fn inputs(&self) -> Inputs {
+        let mut prng = Prng::new(self.hidden as u64);
+        let mut draw = |count, scale| normals(&mut prng, count, scale);
+        let cells = self.rows * self.hidden;
+        Inputs {
+            input: draw(cells, self.scale),
+            residual: draw(cells, self.scale),
+            weight: draw(self.hidden, 1.0),
+        }
+    }
+
+    pub fn run(&self, inputs: &Inputs, variant: Variant, order: Order) -> Result<Outputs, Faults> {
+        let mut outputs =
+            Outputs { output: vec![POISON; self.rows * self.hidden], residual: inputs.residual.clone() };
+        let mut memory = Memory::new();
+        let params = Norm {
+            input: memory.read(&inputs.input),
+            residual: if self.residual { memory.write(&mut outputs.residual) } else { 0 },
+            weight: memory.read(&inputs.weight),
+            output: memory.write(&mut outputs.output),
+            rows: self.rows as u32,
+            hidden: self.hidden as u32,
+            epsilon: Self::EPSILON,
+            reserved: 0,
+        };
+        Kernel::find(variant, self.kernel).launch(self.ctas, &params, &memory, order)?;
+        Ok(outputs)
+    }
+
+    pub fn check(&self, inputs: &Inputs, outputs: &Outputs) -> Result<(), String> {
+        let mut sum = wide(&inputs.input);
+        if self.residual {
+            for (sum, residual) in sum.iter_mut().zip(wide(&inputs.residual)) {
+                *sum += residual;
+            }
+            rounded("residual", Stored::Bf16, &wide(&outputs.residual), &sum, self.scale * 1e-6)?;
+        }
+        let weight = wide(&inputs.weight);
+        let mut want = Vec::new();
+        for row in sum.chunks(self.hidden) {
+            let mean = row.iter().map(|x| x * x).sum::<f64>() / self.hidden as f64;
+            let inverse = 1.0 / (mean + f64::from(Self::EPSILON)).sqrt();
+            want.extend(row.iter().zip(&weight).map(|(x, w)| x * inverse * w));
+        }
+        rounded("output", Stored::Bf16, &wide(&outputs.output), &want, 1e-9)
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let base =
+        Case { kernel: "rms_norm_bf16_8k", rows: 3, hidden: 4096, scale: 1.0, residual: true, ctas: 2 };
+    let mut cases = vec![base.clone(), Case { rows: 0, ..base.clone() }];
+    for hidden in [8, 64, 2040, 2048, 2056, 5120, 8192] {
+        cases.push(Case { hidden, ..base.clone() });
+    }
+    for hidden in [12288, 16384] {
+        cases.push(Case { kernel: "rms_norm_bf16_16k", hidden, ..base.clone() });
+    }
+    // Squares of 1e18 are within a float, and those of 1e-6 are far below epsilon.
+    for scale in [0.0, 1e-6, 1e4, 1e16] {
+        cases.push(Case { scale, hidden: 256, residual: scale != 1e4, ..base.clone() });
+    }
+    cases
+}
+
+#[test]
+fn norms_are_their_reference_rounded_once() {
+    for case in cases() {
+        let inputs = case.inputs();
+        let first = case.run(&inputs, Variant::Real, Order::Forward).unwrap();
+        case.check(&inputs, &first).unwrap_or_else(|wrong| panic!("{case:?}: {wrong}"));
+        for order in ORDERS {
+            assert_eq!(case.run(&inputs, Variant::Real, order).unwrap(), first, "{case:?}, {order:?}");
+        }
+    }
+}
+
+#[test]
+fn a_row_of_nans_stays_alone() {
+    let case = &cases()[0];
+    let mut inputs = case.inputs();
+    let whole = case.run(&inputs, Variant::Real, Order::Forward).unwrap();
+    inputs.input[case.hidden..2 * case.hidden].fill(POISON);
+    let mut hurt = case.run(&inputs, Variant::Real, Order::Forward).unwrap();
+    let row = case.hidden..2 * case.hidden;
+    assert!(wide(&hurt.output[row.clone()]).iter().all(|x| x.is_nan()));
+    hurt.output[row.clone()].copy_from_slice(&whole.output[row.clone()]);
+    hurt.residual[row.clone()].copy_from_slice(&whole.residual[row]);
+    assert_eq!(hurt, whole);
+}
