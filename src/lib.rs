@@ -71,7 +71,7 @@
 //!
 //! In: the engine, its policies, KV paging with prefix cache and swap, pipelined steps, cost profiles fitted
 //! on published measurements, traces, the simulator and the command line. Not in this version, each with its
-//! seam: CUDA kernels (behind [`exec::Executor`]), NVML and a power governor (they would yield a
+//! seam: a CUDA executor (behind [`exec::Executor`]; its first kernels are in `csrc/`, tested on the CPU), NVML and a power governor (they would yield a
 //! [`budget::PowerBudget`]), a server, and a C interface (both would wrap [`engine::Engine`]).
 //!
 //! Feature `cli`, on by default, adds `trace`, `suite` and `cli`; a library user turns default features off.
