@@ -26,7 +26,7 @@ use crate::trace::Mix;
 pub struct Scale {
     /// Requests of each run.
     pub requests: usize,
-    /// Seeds of the tables; figures have at most [`FIGURE_SEEDS`].
+    /// Seeds of the tables; figures have two at most.
     pub seeds: u64,
     /// How rivals keep memory free; Table 2 is made for each.
     pub headrooms: &'static [Headroom],
