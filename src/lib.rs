@@ -42,6 +42,7 @@
 //! | | [`error`] | errors as values |
 //! | | [`clock`] | the only place that knows what time is |
 //! | | [`prng`] | the only source of randomness |
+//! | | [`number`] | small floats as bits |
 //! | | [`request`] | what a client asks for, and how it ends |
 //! | | [`config`] | every limit, checked once |
 //! | | [`budget`] | what a governor allows the next step |
@@ -51,7 +52,8 @@
 //! | | [`sequence`] | a request inside the engine |
 //! | decision | [`sched`] | view, decision, the walk, and one file per policy |
 //! | plan | [`batch`] | a decision as flat arrays |
-//! | mechanism | [`exec`] | runs plans; `exec::sim` is the simulated device |
+//! | mechanism | [`model`] | a decoder: its description and its weights |
+//! | | [`exec`] | runs plans; `exec::sim` is the simulated device |
 //! | loop | [`engine`] | the eight verbs, the only place where state changes |
 //! | accounts | [`metrics`] | latencies, energy, and the summary of a run |
 //! | | `record` | all inputs of a run, from which every decision follows again |
@@ -89,6 +91,8 @@ pub mod exec;
 pub mod ids;
 pub mod kv;
 pub mod metrics;
+pub mod model;
+pub mod number;
 pub mod prng;
 pub mod queue;
 pub mod record;

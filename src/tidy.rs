@@ -11,11 +11,11 @@ use std::path::Path;
 /// The layers, in order, and what a module may use: its own layer's modules and all before, unless
 /// [`ONLY`] or [`ALSO`] say otherwise.
 const LAYERS: &[&[&str]] = &[
-    &["units", "ids", "error", "clock", "prng", "request", "config", "budget"],
+    &["units", "ids", "error", "clock", "prng", "number", "request", "config", "budget"],
     &["cost", "kv", "queue", "sequence"],
     &["sched"],
     &["batch"],
-    &["exec"],
+    &["model", "exec"],
     &["engine"],
     &["metrics", "record"],
     &["trace"],
@@ -35,7 +35,9 @@ const ONLY: &[(&str, &[&str])] = &[
     // The plan names blocks and shapes, not whole states.
     ("batch", &["cost", "kv"]),
     // An executor sees neither queue, nor policy, nor pool.
-    ("exec", &["cost", "batch"]),
+    ("exec", &["cost", "batch", "model"]),
+    // A model is data: it knows nobody who runs it.
+    ("model", &[]),
     // Traces are read and made without an engine.
     ("trace", &[]),
     // A report draws the accounts, and knows nothing else.
@@ -50,6 +52,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("sequence", &["clock", "prng"]),
     ("sched", &["clock"]),
     ("batch", &["clock", "prng"]),
+    ("model", &["clock"]),
 ];
 
 /// One wall: none of `patterns` outside `home`, or only outside `within` if that is not empty.
@@ -398,6 +401,7 @@ fn every_layer_fires_on_a_use_from_below() {
         ("batch.rs", "use crate::exec::Executor;", "batch may not use exec"),
         ("exec/sim.rs", "use crate::sched::Policy;", "exec may not use sched"),
         ("exec/sim.rs", "use crate::queue::Groups;", "exec may not use queue"),
+        ("model/mod.rs", "use crate::exec::Executor;", "model may not use exec"),
         ("engine/mod.rs", "use crate::metrics::Metrics;", "engine may not use metrics"),
         ("metrics.rs", "use crate::sim::Setup;", "metrics may not use sim"),
         ("trace/mod.rs", "use crate::engine::Engine;", "trace may not use engine"),
