@@ -54,6 +54,28 @@ pub struct Opened {
     pub id: RequestId,
     /// How its tokens are drawn.
     pub sampling: SamplingParams,
+    /// Its tokens so far, if what it draws depends on them.
+    pub history: History,
+}
+
+/// The tokens that a sequence had before its slot was opened: a range of [`BatchPlan::history`], the prompt's tokens
+/// first. Empty if its sampling has no penalties, or its content is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Where they begin.
+    pub start: u32,
+    /// Tokens of the prompt.
+    pub prompt: u32,
+    /// Output tokens behind them.
+    pub output: u32,
+}
+
+impl History {
+    /// The tokens of the prompt, and of the output.
+    pub fn of<'p>(&self, plan: &'p BatchPlan) -> (&'p [u32], &'p [u32]) {
+        let tokens = &plan.history[self.start as usize..][..(self.prompt + self.output) as usize];
+        tokens.split_at(self.prompt as usize)
+    }
 }
 
 /// Copies of one part of a step.
@@ -95,6 +117,8 @@ pub struct BatchPlan {
     pub token_ids: Vec<u32>,
     /// Slots that changed hands.
     pub opened: Vec<Opened>,
+    /// Tokens before this step of sequences that are opened with penalties.
+    pub history: Vec<u32>,
     /// Entries of the block tables that changed.
     pub tables: Vec<TableDelta>,
     /// Copies before the kernels.
@@ -139,6 +163,7 @@ impl BatchPlan {
         self.pause = Nanos::ZERO;
         self.token_ids.clear();
         self.opened.clear();
+        self.history.clear();
         self.before.clear();
         self.beside.clear();
         self.after.clear();

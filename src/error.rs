@@ -29,7 +29,7 @@ pub enum ConfigError {
 }
 
 /// Why a request was not accepted. The engine is unchanged.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Error)]
 pub enum SubmitError {
     /// The waiting queue is at `config.waiting_max`; try again after a step.
     #[error("the waiting queue is full ({limit} requests); try again after a step")]
@@ -68,6 +68,18 @@ pub enum SubmitError {
         granularity: Tokens,
         /// The prompt's length.
         prompt: Tokens,
+    },
+    /// A sampling parameter outside its bounds.
+    #[error("{field} is {value}, but must be in {low}..={high}")]
+    BadSampling {
+        /// The parameter.
+        field: &'static str,
+        /// What it is.
+        value: f32,
+        /// The least it may be.
+        low: f32,
+        /// The most it may be.
+        high: f32,
     },
     /// The engine has failed and accepts nothing more.
     #[error("the engine has failed: {0}")]

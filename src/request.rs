@@ -1,5 +1,6 @@
 //! What a client asks for, and how it ends.
 
+use crate::error::SubmitError;
 use crate::units::{Nanos, Tokens};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -90,11 +91,12 @@ impl Prompt {
     }
 }
 
-/// How a token is drawn from the logits. The default is greedy.
+/// How a token is drawn from the logits: penalties first, then temperature, min-p, top-k, and top-p over what those
+/// left. The default is greedy.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SamplingParams {
-    /// 0 is greedy.
+    /// Divides the logits; 0 is greedy.
     pub temperature: f32,
     /// Keep the smallest set of tokens with this much probability; 1 keeps all.
     pub top_p: f32,
@@ -102,15 +104,53 @@ pub struct SamplingParams {
     pub top_k: u32,
     /// Keep tokens with at least this share of the most likely one's probability; 0 keeps all.
     pub min_p: f32,
-    /// Divides the logits of seen tokens; 1 changes nothing.
+    /// Divides the positive logits, and multiplies the negative ones, of tokens that the prompt or the output has; 1
+    /// changes nothing (Keskar et al., "CTRL", 2019).
     pub repetition_penalty: f32,
+    /// Taken off a token's logit for each time that the output has it; 0 changes nothing.
+    pub frequency_penalty: f32,
+    /// Taken off a token's logit if the output has it; 0 changes nothing.
+    pub presence_penalty: f32,
     /// Key of the request's own random stream, with the position.
     pub seed: u64,
 }
 
 impl Default for SamplingParams {
     fn default() -> Self {
-        Self { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+impl SamplingParams {
+    /// Whether a draw depends on the tokens before it, which an executor must then know.
+    pub fn penalizes(&self) -> bool {
+        self.repetition_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0
+    }
+
+    /// Whether every number is within its bounds.
+    ///
+    /// # Errors
+    /// [`SubmitError::BadSampling`] with the first that is not.
+    pub fn check(&self) -> Result<(), SubmitError> {
+        let within = |field, value: f32, low: f32, high: f32| {
+            let fine = (low..=high).contains(&value);
+            fine.then_some(()).ok_or(SubmitError::BadSampling { field, value, low, high })
+        };
+        within("temperature", self.temperature, 0.0, 100.0)?;
+        within("top_p", self.top_p, 0.0, 1.0)?;
+        within("min_p", self.min_p, 0.0, 1.0)?;
+        within("repetition_penalty", self.repetition_penalty, 0.01, 100.0)?;
+        within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
+        within("presence_penalty", self.presence_penalty, -2.0, 2.0)
     }
 }
 
@@ -245,6 +285,35 @@ mod tests {
         assert_eq!(prompt.span(&[9], 2..4), Some((&[3][..], &[9][..])));
         assert_eq!(prompt.span(&[9], 2..5), None);
         assert_eq!(Prompt::Length(Tokens(3)).span(&[9], 0..1), None);
+    }
+
+    #[test]
+    fn each_bad_sampling_parameter_is_named() {
+        let name = |change: fn(&mut SamplingParams)| {
+            let mut sampling = SamplingParams::default();
+            change(&mut sampling);
+            match sampling.check().unwrap_err() {
+                SubmitError::BadSampling { field, .. } => field,
+                other => panic!("{other}"),
+            }
+        };
+        SamplingParams::default().check().unwrap();
+        assert_eq!(name(|s| s.temperature = f32::NAN), "temperature");
+        assert_eq!(name(|s| s.top_p = 1.5), "top_p");
+        assert_eq!(name(|s| s.min_p = -0.1), "min_p");
+        assert_eq!(name(|s| s.repetition_penalty = 0.0), "repetition_penalty");
+        assert_eq!(name(|s| s.frequency_penalty = f32::INFINITY), "frequency_penalty");
+        assert_eq!(name(|s| s.presence_penalty = -3.0), "presence_penalty");
+    }
+
+    #[test]
+    fn records_without_newer_parameters_are_read_as_before() {
+        let old =
+            r#"{"temperature":0.5,"top_p":1.0,"top_k":0,"min_p":0.0,"repetition_penalty":1.0,"seed":3}"#;
+        let read: SamplingParams = serde_json::from_str(old).unwrap();
+        assert_eq!(read, SamplingParams { temperature: 0.5, seed: 3, ..SamplingParams::default() });
+        assert!(!read.penalizes());
+        assert!(SamplingParams { presence_penalty: 0.1, ..read }.penalizes());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::waiting::{job, prompt_hashes};
 use super::{Engine, Hot, Published};
-use crate::batch::{BatchPlan, Input, Opened, Row};
+use crate::batch::{BatchPlan, History, Input, Opened, Row};
 use crate::config::SwapMode;
 use crate::cost::BatchShape;
 use crate::ids::Slot;
@@ -133,8 +133,9 @@ impl Engine {
             stores: matches!(request.prompt, Prompt::Tokens(_)),
         };
         self.outputs[slot.index()].clone_from(&sequence.output);
-        let opened = Opened { slot, id: admit.id, sampling: request.sampling };
-        self.plans[(self.step & 1) as usize].opened.push(opened);
+        let plan = &mut self.plans[(self.step & 1) as usize];
+        let history = history(sequence, &mut plan.history);
+        plan.opened.push(Opened { slot, id: admit.id, sampling: request.sampling, history });
         self.reorder(slot);
         let sequence = self.live[admit.id.index()].as_ref().expect("it was there");
         self.policy.on(&Event::Admitted(&job(sequence)));
@@ -210,6 +211,20 @@ impl Engine {
         self.rows[slot.index()].rerank_at = rank.until;
         self.rows[slot.index()].mark = rank.mark;
     }
+}
+
+/// Lists the tokens of a sequence, if its sampling depends on them and they are known. None is in flight, since a
+/// sequence is not admitted in the step that evicts it.
+fn history(sequence: &Sequence, into: &mut Vec<u32>) -> History {
+    let Prompt::Tokens(prompt) = &sequence.request.prompt else { return History::default() };
+    if !sequence.request.sampling.penalizes() {
+        return History::default();
+    }
+    debug_assert_eq!(sequence.output.len(), sequence.generated as usize, "no token is in flight");
+    let start = into.len() as u32;
+    into.extend_from_slice(prompt);
+    into.extend_from_slice(&sequence.output);
+    History { start, prompt: prompt.len() as u32, output: sequence.output.len() as u32 }
 }
 
 /// Writes the rows of a plan.

@@ -162,6 +162,8 @@ pub struct Engine {
     groups: Groups,
     deadlines: usize,
     content_held: u64,
+    /// Content tokens of live requests with penalties, for whose histories every plan has room.
+    penalized_held: u64,
     buffers: Vec<Vec<u32>>,
 
     kv: Kv,
@@ -237,6 +239,7 @@ impl Engine {
             groups,
             deadlines: 0,
             content_held: 0,
+            penalized_held: 0,
             buffers: Vec::with_capacity(config.alive_max()),
             kv: Kv::new(&config),
             rows: vec![Resident::default(); rows],
@@ -287,6 +290,7 @@ impl Engine {
         let id = RequestId::new(self.submitted, index);
         self.submitted += 1;
         self.content_held += content_tokens(&request);
+        self.make_room_for_history(&request);
         if let Some(deadline) = request.deadline {
             self.groups.insert(self.deadline_place(deadline), id);
             self.deadlines += 1;
@@ -313,6 +317,7 @@ impl Engine {
         if prompt == Tokens::ZERO || max_tokens == Tokens::ZERO {
             return Err(SubmitError::Empty);
         }
+        request.sampling.check()?;
         // A request whose limit alone is too large is cut at the model's; one whose prompt is, is not.
         if prompt >= limit {
             return Err(SubmitError::NeverFits { prompt, max_tokens, limit });
@@ -353,6 +358,14 @@ impl Engine {
         let mut buffer = self.buffers.pop().unwrap_or_default();
         buffer.reserve(tokens);
         buffer
+    }
+
+    /// Gives the plans room for the tokens of every live request with penalties, so that no step allocates.
+    fn make_room_for_history(&mut self, request: &Request) {
+        self.penalized_held += penalized_tokens(request);
+        for plan in &mut self.plans {
+            plan.history.reserve((self.penalized_held as usize).saturating_sub(plan.history.len()));
+        }
     }
 
     /// Ends a request now, with the tokens that it got. False if it has ended already.
@@ -608,6 +621,7 @@ impl Engine {
             self.kv.free_host(span, fence);
         }
         self.content_held -= content_tokens(&sequence.request);
+        self.penalized_held -= penalized_tokens(&sequence.request);
         self.policy.on(&Event::Finished(&job(&sequence), reason, at));
         let mut buffer = std::mem::take(&mut sequence.output);
         if buffer.capacity() > 0 {
@@ -696,4 +710,9 @@ fn content_tokens(request: &Request) -> u64 {
         Prompt::Tokens(ids) => ids.len() as u64 + u64::from(request.max_tokens.0),
         _ => 0,
     }
+}
+
+/// Those of a request whose sampling depends on them.
+fn penalized_tokens(request: &Request) -> u64 {
+    if request.sampling.penalizes() { content_tokens(request) } else { 0 }
 }
