@@ -66,15 +66,19 @@ static_assert(sizeof(fb_copy) == 40 && offsetof(fb_copy, page_bytes) == 24 && of
 // attention/decode: one query token per row over the paged cache, and the plan that splits the rows.
 struct fb_decode {
     struct fb_pool pool;
-    fb_address q;            // [rows, heads_q, head_dim] bf16
-    fb_address output;       // [rows, heads_q, head_dim] bf16
+    fb_address q;            // [rows, q_stride]: heads_q heads of head_dim each
+    fb_address output;       // [rows, heads_q, head_dim]
+    fb_address lse;          // [rows, heads_q] float, natural logarithm; or absent
     fb_address lengths;      // [rows] u32: tokens in the cache, the row's own included; 0 yields zeros
     fb_address tables;       // [rows, table_stride] u32: page ids
     fb_address chunk_from;   // [rows + 1] u32: chunks before each row; filled by the plan
+    fb_address chunks;       // [chunks_max, 4] u32: row, first token, end token, chunks of the row; by the plan
     fb_address partial;      // [chunks_max, heads_q, head_dim] float: unnormalised outputs of chunks
     fb_address partial_max;  // [chunks_max, heads_q] float, in log2 units
     fb_address partial_sum;  // [chunks_max, heads_q] float
-    fb_address lse;          // [rows, heads_q] float, natural logarithm; or absent
+    fb_address arrived;      // [rows, heads_kv] u32, zeroed by the plan: chunks done; absent: decode_merge will merge
+    fb_address overflow;     // u32: set to 1 by the plan if the rows need more than chunks_max
+    int64_t q_stride;        // elements from a row's queries to the next's, a multiple of 8
     int64_t table_stride;
     uint32_t rows;
     uint32_t heads_q;
@@ -82,11 +86,38 @@ struct fb_decode {
     uint32_t chunk;   // tokens per chunk, a multiple of 64
     uint32_t chunks_max;
     uint32_t reserved;
-    fb_address overflow;  // u32: set to 1 by the plan if the rows need more than chunks_max
 };
-static_assert(sizeof(fb_decode) == 152 && offsetof(fb_decode, q) == 40 && offsetof(fb_decode, lse) == 104 &&
-                  offsetof(fb_decode, rows) == 120 && offsetof(fb_decode, chunk) == 132 &&
-                  offsetof(fb_decode, overflow) == 144, "");
+static_assert(sizeof(fb_decode) == 176 && offsetof(fb_decode, q) == 40 && offsetof(fb_decode, lse) == 56 &&
+                  offsetof(fb_decode, chunks) == 88 && offsetof(fb_decode, overflow) == 128 &&
+                  offsetof(fb_decode, rows) == 152 && offsetof(fb_decode, chunk) == 164, "");
+
+// attention/prefill: the new tokens of each row, its last ones in the cache, see what precedes them and themselves.
+// The group's heads of a token are neighbours: packed row `query * group + head` of a KV head; a tile is `tile` of
+// them. The plan lists the tiles, those with most keys first; a tile of row `rows` is padding and yields zeros.
+struct fb_prefill {
+    struct fb_pool pool;
+    fb_address q;           // [tokens, q_stride]: heads_q heads of head_dim each
+    fb_address output;      // [tokens, heads_q, head_dim]
+    fb_address lse;         // [tokens, heads_q] float, natural logarithm; or absent
+    fb_address q_from;      // [rows + 1] u32: new tokens before each row; from q_from[rows] to tokens is padding
+    fb_address lengths;     // [rows] u32: tokens in the cache, the new ones included
+    fb_address tables;      // [rows, table_stride] u32: page ids
+    fb_address tile_from;   // [rows + 2] u32: tiles before each row and before the padding; by the plan
+    fb_address tiles;       // [tiles_max, 4] u32: row, tile of the row, its first token, its tokens; by the plan
+    fb_address tile_count;  // u32: how many; by the plan
+    fb_address overflow;    // u32: set to 1 by the plan if there are more than tiles_max; then it lists none
+    int64_t q_stride;       // elements from a token's queries to the next's, a multiple of 8
+    int64_t table_stride;
+    uint32_t rows;
+    uint32_t tokens;  // of the batch, with padding
+    uint32_t heads_q;
+    uint32_t tile;       // packed rows per tile, as the kernel has them
+    uint32_t tiles_max;
+    float scale;  // of the logits, above 0
+};
+static_assert(sizeof(fb_prefill) == 160 && offsetof(fb_prefill, q) == 40 && offsetof(fb_prefill, q_from) == 64 &&
+                  offsetof(fb_prefill, tiles) == 96 && offsetof(fb_prefill, q_stride) == 120 &&
+                  offsetof(fb_prefill, rows) == 136 && offsetof(fb_prefill, scale) == 156, "");
 
 // sample: one token per row. A temperature of 0 takes the largest logit; top_k 0 and top_p 1 keep all.
 struct fb_sample {

@@ -1,5 +1,5 @@
 // decode: attention of one query token per row over the paged cache, split over KV.
-//   q, output [rows, heads_q, head_dim] bf16;  pages as in core/paging.h, bf16 or e4m3
+//   q [rows, q_stride], output [rows, heads_q, head_dim] bf16;  pages as in core/paging.h, bf16 or e4m3
 // A work item is a chunk of a row for one KV head; ctas take items grid-stride. A row of one chunk is written at
 // once, others leave partials for decode_merge. 128 threads. Shared: a ring of 3 stages per warp.
 //
@@ -46,25 +46,23 @@ struct Decode {
     struct Item {
         uint32_t row;
         uint32_t head;
-        uint32_t length;
         Span span;
         uint32_t partial;  // its slot
         bool only;         // the row has no other chunk
     };
 
     static FB_DEVICE void run(const Params& p) {
-        const Global<uint32_t> from(p.chunk_from);
-        const uint32_t chunks = from[p.rows];
-        const uint32_t items = chunks * p.pool.heads_kv;
+        const Global<uint32_t> chunks(p.chunks);
+        const uint32_t items = Global<uint32_t>(p.chunk_from)[p.rows] * p.pool.heads_kv;
         for (uint32_t item = cta_index(); item < items; item += cta_count()) {
             Item work;
             // Neighbouring ctas share a chunk's table entries, not its head.
             work.partial = item / p.pool.heads_kv;
             work.head = item % p.pool.heads_kv;
-            work.row = row_of(work.partial, p.rows, [&](uint32_t row) { return from[row]; });
-            work.length = Global<uint32_t>(p.lengths)[work.row];
-            work.span = chunk_span(work.partial - from[work.row], work.length, p.chunk);
-            work.only = chunk_count(work.length, p.chunk) == 1;
+            const auto chunk = chunks.load<4>(int64_t(work.partial) * 4);
+            work.row = chunk.at[0];
+            work.span = {chunk.at[1], chunk.at[2]};
+            work.only = chunk.at[3] == 1;
             Decode(p, work).attend();
         }
     }
@@ -104,7 +102,7 @@ private:
 
     FB_DEVICE void load_query() {
         const Global<Bf16> q(p.q);
-        const int64_t base = (int64_t(item.row) * p.heads_q + item.head * group) * head_dim;
+        const int64_t base = item.row * p.q_stride + int64_t(item.head * group) * head_dim;
         FB_UNROLL
         for (uint32_t step = 0; step < kSteps; ++step) {
             FB_UNROLL

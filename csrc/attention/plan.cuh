@@ -1,4 +1,5 @@
-// decode_plan: how many chunks lie before each row: chunk_from [rows + 1], from lengths [rows].
+// decode_plan: how many chunks lie before each row, chunk_from [rows + 1], and what each chunk is, from lengths
+// [rows]; zeroes `arrived`.
 // One cta of 256 threads, a tile of 256 rows after the other: once per step, for all layers. If the chunks exceed
 // chunks_max, the step has no chunk at all and `overflow` is set: nothing is overrun, and the host learns of it.
 #pragma once
@@ -16,21 +17,31 @@ struct DecodePlan {
 
     static FB_DEVICE void run(const Params& p) {
         const Global<uint32_t> from(p.chunk_from), lengths(p.lengths);
-        uint64_t before = 0;
-        for (uint32_t base = 0; base < p.rows; base += kThreads) {
-            const uint32_t row = base + thread_index();
-            const uint32_t mine = row < p.rows ? chunk_count(lengths[row], p.chunk) : 0;
-            uint64_t total;
-            const uint64_t through = before + cta_scan<kThreads>(mine, Shared<uint64_t>(0), total);
-            before += total;
-            if (row < p.rows) from.set(row, uint32_t(through - mine));
-        }
-        const bool overflow = before > p.chunks_max;
+        const uint64_t total = cta_offsets<kThreads>(
+            p.rows, Shared<uint64_t>(0), [&](uint32_t row) { return chunk_count(lengths[row], p.chunk); },
+            [&](uint32_t row, uint64_t before) { from.set(row, uint32_t(before)); });
+        const bool overflow = total > p.chunks_max;
         if (thread_index() == 0) {
-            from.set(p.rows, overflow ? 0 : uint32_t(before));
+            from.set(p.rows, overflow ? 0 : uint32_t(total));
             Global<uint32_t>(p.overflow).set(0, overflow);
         }
         for (uint32_t row = thread_index(); overflow && row < p.rows; row += kThreads) from.set(row, 0);
+        if (!overflow) list_chunks(p, uint32_t(total));
+        const uint32_t counters = p.arrived ? p.rows * p.pool.heads_kv : 0;
+        for (uint32_t at = thread_index(); at < counters; at += kThreads) Global<uint32_t>(p.arrived).set(at, 0);
+    }
+
+private:
+    static FB_DEVICE void list_chunks(const Params& p, uint32_t total) {
+        const Global<uint32_t> from(p.chunk_from), lengths(p.lengths), chunks(p.chunks);
+        sync_cta();
+        for (uint32_t chunk = thread_index(); chunk < total; chunk += kThreads) {
+            const uint32_t row = row_of(chunk, p.rows, [&](uint32_t row) { return from[row]; });
+            const uint32_t length = lengths[row];
+            const Span span = chunk_span(chunk - from[row], length, p.chunk);
+            chunks.store(int64_t(chunk) * 4,
+                         Pack<uint32_t, 4>{{row, span.begin, span.end, chunk_count(length, p.chunk)}});
+        }
     }
 };
 

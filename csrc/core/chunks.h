@@ -23,8 +23,8 @@ FB_HD Span chunk_span(uint32_t index, uint32_t length, uint32_t chunk) {
     return {begin, length - begin < chunk ? length : begin + chunk};
 }
 
-// The row that work item `item` belongs to: the last with `from(row) <= item`. `from` rises strictly, and
-// starts at 0.
+// The row that work item `item` belongs to: the last with `from(row) <= item`. `from` starts at 0 and never
+// falls; a row without items is passed over.
 template <class From>
 FB_HD uint32_t row_of(uint32_t item, uint32_t rows, From from) {
     uint32_t low = 0, high = rows;

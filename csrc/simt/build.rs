@@ -1,44 +1,35 @@
-//! Compiles the kernels for the CPU: once as they are, and once for each seeded bug.
+//! Compiles the kernels for the CPU: each family as it is, and once more for each bug that is seeded in it.
 
 use std::env;
 
-/// `enum class Mutant` of `csrc/core/mutant.h`, which `src/variant.rs` lists too.
-const MUTANTS: &[&str] = &[
-    "page_off_by_one",
-    "mask_edge",
-    "copy_not_awaited",
-    "warp_unsynced",
-    "merge_unsynced",
-    "stale_max",
-    "sum_unsynced",
-    "wrong_pair",
-    "unsaturated",
-    "padding_written",
-    "tail_uncopied",
-    "histogram_unsynced",
-    "keyed_by_row",
+/// The families of `csrc/families.h` without their prefix, in lower case, and the bugs of `csrc/core/mutant.h` in
+/// each; `src/lib.rs` lists both too.
+const FAMILIES: &[(&str, &[&str])] = &[
+    ("norm", &["sum_unsynced"]),
+    ("append", &["wrong_pair", "unsaturated", "padding_written"]),
+    ("copy", &["tail_uncopied"]),
+    (
+        "decode",
+        &["page_off_by_one", "mask_edge", "copy_not_awaited", "warp_unsynced", "merge_unsynced", "stale_max"],
+    ),
+    ("prefill", &[]),
+    ("sample", &["histogram_unsynced", "keyed_by_row"]),
 ];
 
 fn main() {
     println!("cargo::rerun-if-changed=..");
     println!("cargo::rerun-if-env-changed=FLYBALL_SANITIZE");
     let mut emulator = compiler();
-    emulator.files([
-        "simt.cpp",
-        "fiber.cpp",
-        "shadow.cpp",
-        "abi.cpp",
-        "core.cpp",
-        "probes.cpp",
-        "kernels.cpp",
-    ]);
-    emulator.define("FB_MUTANT", "none").compile("flyball_simt");
-    for mutant in MUTANTS {
-        // Another name of the namespace: else the linker would take one variant's templates for all.
-        let mut variant = compiler();
-        variant.file("kernels.cpp").define("FB_MUTANT", *mutant);
-        variant.define("flyball", format!("flyball_{mutant}").as_str()).opt_level(1);
-        variant.compile(&format!("flyball_simt_{mutant}"));
+    emulator.files(["simt.cpp", "fiber.cpp", "shadow.cpp", "abi.cpp", "core.cpp", "probes.cpp"]);
+    emulator.compile("flyball_simt");
+    for (family, mutants) in FAMILIES {
+        kernels(family).compile(&format!("flyball_simt_{family}"));
+        for mutant in *mutants {
+            // Another name of the namespace: else the linker would take one variant's templates for all.
+            let mut variant = kernels(family);
+            variant.define("FB_MUTANT", *mutant).define("flyball", format!("flyball_{mutant}").as_str());
+            variant.opt_level(1).compile(&format!("flyball_simt_{family}_{mutant}"));
+        }
     }
     if sanitized() {
         // rustc links without the libraries that the C++ compiler would add.
@@ -50,6 +41,14 @@ fn main() {
 /// Whether AddressSanitizer and UBSan are wanted.
 fn sanitized() -> bool {
     env::var_os("FLYBALL_SANITIZE").is_some()
+}
+
+/// The kernels of one family, an object of its own.
+fn kernels(family: &str) -> cc::Build {
+    let mut build = compiler();
+    build.file("kernels.cpp").define("FB_FAMILY_NAME", family);
+    build.define("FB_FAMILY", format!("FB_{}", family.to_uppercase()).as_str());
+    build
 }
 
 fn compiler() -> cc::Build {

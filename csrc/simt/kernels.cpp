@@ -1,6 +1,13 @@
-// The kernels for the CPU, by the same table; a build with FB_MUTANT has that bug, and its own names.
+// The kernels of one family for the CPU, by the same table; a build with FB_MUTANT has that bug, and its own names.
 #include "kernels.h"
 
+// Seeded bugs need no more than one kernel of each kind.
+#ifdef FB_MUTANT
+#define FB_MORE(...)
+#define FB_VARIANT FB_MUTANT
+#else
+#define FB_VARIANT none
+#endif
 #include "../families.h"
 
 namespace flyball {
@@ -20,8 +27,8 @@ constexpr simt::Kernel kKernels[] = {
 }  // namespace
 }  // namespace flyball
 
-#define FB_JOIN(a, b) a##b
-#define FB_LIST(variant) FB_JOIN(simt_kernels_, variant)
-extern "C" simt::Kernels FB_LIST(FB_MUTANT)() {
+#define FB_JOIN(a, b, c, d) a##b##c##d
+#define FB_LIST(variant, family) FB_JOIN(simt_kernels_, variant, _, family)
+extern "C" simt::Kernels FB_LIST(FB_VARIANT, FB_FAMILY_NAME)() {
     return {flyball::kKernels, sizeof flyball::kKernels / sizeof flyball::kKernels[0]};
 }

@@ -27,4 +27,20 @@ FB_DEVICE uint64_t cta_scan(uint64_t value, Shared<uint64_t> sums, uint64_t& tot
     return value;
 }
 
+// Calls `set(i, before)` for every i below `count`, `before` being the sum of `size_of(j)` over j < i; returns the
+// sum of all. `sums` has room for one per warp.
+template <uint32_t threads, class SizeOf, class Set>
+FB_DEVICE uint64_t cta_offsets(uint32_t count, Shared<uint64_t> sums, SizeOf size_of, Set set) {
+    uint64_t before = 0;
+    for (uint32_t base = 0; base < count; base += threads) {
+        const uint32_t at = base + thread_index();
+        const uint64_t mine = at < count ? size_of(at) : 0;
+        uint64_t total;
+        const uint64_t through = before + cta_scan<threads>(mine, sums, total);
+        before += total;
+        if (at < count) set(at, through - mine);
+    }
+    return before;
+}
+
 }  // namespace flyball

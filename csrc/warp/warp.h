@@ -249,6 +249,18 @@ FB_DEVICE void atomic_add(Shared<uint64_t> shared, uint32_t index, uint64_t valu
 #endif
 }
 
+// Returns what was there: the order of those who add decides who gets what.
+FB_DEVICE uint32_t atomic_add(Shared<uint32_t> shared, uint32_t index, uint32_t value) {
+#ifdef __CUDACC__
+    return atomicAdd(shared.data + index, value);
+#else
+    if (!simt::shared_atomic(shared.data + index, sizeof value)) return 0;
+    const uint32_t before = shared.data[index];
+    shared.data[index] += value;
+    return before;
+#endif
+}
+
 // ---- Asynchronous copies from global to shared memory, in groups (PTX ISA, cp.async).
 
 // 16 bytes from `source`; zeros, and nothing read, if not `valid`.

@@ -162,6 +162,7 @@ impl Case {
         let mut outputs = Outputs { output: vec![POISON; heads * self.head_dim], lse: vec![f32::NAN; heads] };
         let chunks: u32 = lengths.iter().map(|length| chunk_count(*length, self.chunk)).sum();
         let mut chunk_from = vec![u32::MAX; self.rows.len() + 1];
+        let mut listed = vec![u32::MAX; chunks as usize * 4];
         let mut overflow = [u32::MAX];
         let slots = chunks as usize * self.heads_q();
         let mut partial = vec![f32::NAN; slots * self.head_dim];
@@ -181,10 +182,14 @@ impl Case {
             lengths: memory.read(&lengths),
             tables: memory.read(&tables),
             chunk_from: memory.write(&mut chunk_from),
+            chunks: memory.write(&mut listed),
             partial: memory.write(&mut partial),
             partial_max: memory.write(&mut partial_max),
             partial_sum: memory.write(&mut partial_sum),
             lse: memory.write(&mut outputs.lse),
+            arrived: 0,
+            overflow: memory.write(&mut overflow),
+            q_stride: (self.heads_q() * self.head_dim) as i64,
             table_stride: stride as i64,
             rows: self.rows.len() as u32,
             heads_q: self.heads_q() as u32,
@@ -192,7 +197,6 @@ impl Case {
             chunk: self.chunk,
             chunks_max: chunks,
             reserved: 0,
-            overflow: memory.write(&mut overflow),
         };
         let decode = format!("decode_{}_d{}", self.stored.name(), self.head_dim);
         let merge = format!("decode_merge_d{}", self.head_dim);

@@ -11,6 +11,7 @@ mod emulator;
 mod mutants;
 mod norm;
 mod numbers;
+mod prefill;
 mod sample;
 mod walls;
 

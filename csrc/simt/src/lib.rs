@@ -128,10 +128,10 @@ struct RawLaunch {
 }
 
 macro_rules! variants {
-    ($($(#[$doc:meta])* $name:ident $list:ident,)*) => {
+    ($($(#[$doc:meta])* $name:ident: $($list:ident)*,)*) => {
         // SAFETY: `kernels.cpp` and `probes.cpp` define these without arguments; each returns a constant list.
         unsafe extern "C" {
-            $(safe fn $list() -> RawKernels;)*
+            $($(safe fn $list() -> RawKernels;)*)*
         }
 
         /// Which build of the kernels: the real one, or one with a seeded bug.
@@ -139,8 +139,8 @@ macro_rules! variants {
         pub enum Variant { $($(#[$doc])* $name,)* }
 
         impl Variant {
-            fn list(self) -> RawKernels {
-                match self { $(Self::$name => $list(),)* }
+            fn lists(self) -> Vec<RawKernels> {
+                match self { $(Self::$name => vec![$($list()),*],)* }
             }
         }
     };
@@ -148,35 +148,36 @@ macro_rules! variants {
 
 variants! {
     /// What the GPU runs.
-    Real simt_kernels_none,
+    Real: simt_kernels_none_norm simt_kernels_none_append simt_kernels_none_copy simt_kernels_none_decode
+        simt_kernels_none_prefill simt_kernels_none_sample,
     /// Not ours: small kernels that misbehave.
-    Probes simt_kernels_probes,
+    Probes: simt_kernels_probes,
     /// Decode reads the page of the token after the tile's first.
-    PageOffByOne simt_kernels_page_off_by_one,
+    PageOffByOne: simt_kernels_page_off_by_one_decode,
     /// Decode sees one key past the end.
-    MaskEdge simt_kernels_mask_edge,
+    MaskEdge: simt_kernels_mask_edge_decode,
     /// Decode reads a stage while its copy may still be in flight.
-    CopyNotAwaited simt_kernels_copy_not_awaited,
+    CopyNotAwaited: simt_kernels_copy_not_awaited_decode,
     /// Decode reads what other lanes copied without a barrier.
-    WarpUnsynced simt_kernels_warp_unsynced,
+    WarpUnsynced: simt_kernels_warp_unsynced_decode,
     /// Decode merges its warps without a barrier.
-    MergeUnsynced simt_kernels_merge_unsynced,
+    MergeUnsynced: simt_kernels_merge_unsynced_decode,
     /// A chunk's partial is merged without rescaling what came before.
-    StaleMax simt_kernels_stale_max,
+    StaleMax: simt_kernels_stale_max_decode,
     /// Norm adds the warps' sums without a barrier.
-    SumUnsynced simt_kernels_sum_unsynced,
+    SumUnsynced: simt_kernels_sum_unsynced_norm,
     /// Append rotates with the sign of the other half.
-    WrongPair simt_kernels_wrong_pair,
+    WrongPair: simt_kernels_wrong_pair_append,
     /// Append lets fp8 overflow into the NaN code.
-    Unsaturated simt_kernels_unsaturated,
+    Unsaturated: simt_kernels_unsaturated_append,
     /// Append writes K and V of a token without a slot.
-    PaddingWritten simt_kernels_padding_written,
+    PaddingWritten: simt_kernels_padding_written_append,
     /// Copy drops the last pieces of a page.
-    TailUncopied simt_kernels_tail_uncopied,
+    TailUncopied: simt_kernels_tail_uncopied_copy,
     /// Sample reads a histogram that is still being filled.
-    HistogramUnsynced simt_kernels_histogram_unsynced,
+    HistogramUnsynced: simt_kernels_histogram_unsynced_sample,
     /// Sample draws by the row's place in the batch.
-    KeyedByRow simt_kernels_keyed_by_row,
+    KeyedByRow: simt_kernels_keyed_by_row_sample,
 }
 
 // SAFETY: `abi.cpp` and `simt.h` define it so.
@@ -195,9 +196,9 @@ pub struct Kernel(&'static RawKernel);
 impl Kernel {
     /// All of a variant.
     pub fn all(variant: Variant) -> impl Iterator<Item = Self> {
-        let list = variant.list();
-        // SAFETY: the list is a constant array of `count` kernels.
-        unsafe { std::slice::from_raw_parts(list.first, list.count) }.iter().map(Self)
+        let lists = variant.lists().into_iter();
+        // SAFETY: a list is a constant array of `count` kernels.
+        lists.flat_map(|list| unsafe { std::slice::from_raw_parts(list.first, list.count) }).map(Self)
     }
 
     /// By its name in `csrc/table.h`.

@@ -66,10 +66,21 @@ params! {
 params! {
     /// `fb_decode`.
     Decode {
-        pool: Pool, q: Address, output: Address, lengths: Address, tables: Address, chunk_from: Address,
-        partial: Address, partial_max: Address, partial_sum: Address, lse: Address, table_stride: i64,
-        rows: u32, heads_q: u32, scale: f32, chunk: u32, chunks_max: u32, reserved: u32, overflow: Address,
-    } 152 { q: 40, lse: 104, rows: 120, chunk: 132, overflow: 144, }
+        pool: Pool, q: Address, output: Address, lse: Address, lengths: Address, tables: Address,
+        chunk_from: Address, chunks: Address, partial: Address, partial_max: Address, partial_sum: Address,
+        arrived: Address, overflow: Address, q_stride: i64, table_stride: i64,
+        rows: u32, heads_q: u32, scale: f32, chunk: u32, chunks_max: u32, reserved: u32,
+    } 176 { q: 40, lse: 56, chunks: 88, overflow: 128, rows: 152, chunk: 164, }
+}
+
+params! {
+    /// `fb_prefill`.
+    Prefill {
+        pool: Pool, q: Address, output: Address, lse: Address, q_from: Address, lengths: Address,
+        tables: Address, tile_from: Address, tiles: Address, tile_count: Address, overflow: Address,
+        q_stride: i64, table_stride: i64,
+        rows: u32, tokens: u32, heads_q: u32, tile: u32, tiles_max: u32, scale: f32,
+    } 160 { q: 40, q_from: 64, tiles: 96, q_stride: 120, rows: 136, scale: 156, }
 }
 
 params! {
