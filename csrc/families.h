@@ -7,6 +7,7 @@
 #define FB_DECODE 4
 #define FB_PREFILL 5
 #define FB_SAMPLE 6
+#define FB_HOPPER 7
 
 #ifdef FB_FAMILY
 #define FB_WANTS(family) (FB_FAMILY == family)
@@ -30,6 +31,9 @@
 #endif
 #if FB_WANTS(FB_PREFILL)
 #include "attention/prefill_plan.cuh"
+#endif
+#if FB_WANTS(FB_HOPPER)
+#include "hopper/prefill.cuh"
 #endif
 #if FB_WANTS(FB_SAMPLE)
 #include "sample/sample.cuh"

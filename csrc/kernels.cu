@@ -8,6 +8,9 @@ namespace flyball {
         name(const __grid_constant__ __VA_ARGS__::Params params) {        \
         __VA_ARGS__::run(params);                                         \
     }
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define FB_KERNEL_SM90A FB_KERNEL
+#endif
 #include "table.h"
 
 }  // namespace flyball

@@ -119,6 +119,21 @@ static_assert(sizeof(fb_prefill) == 160 && offsetof(fb_prefill, q) == 40 && offs
                   offsetof(fb_prefill, tiles) == 96 && offsetof(fb_prefill, q_stride) == 120 &&
                   offsetof(fb_prefill, rows) == 136 && offsetof(fb_prefill, scale) == 156, "");
 
+// The same for kernels that copy by a tensor map, with which the host describes the pool to the copy unit
+// (cuTensorMapEncodeTiled), once per pool and layer; it is stale once `pool.pages` changes:
+//   bf16, rank 4, at pool.pages, 128-byte swizzle, no interleave, element strides 1, zeros outside
+//   sizes    head_dim, page_size, 2 * heads_kv, page_count
+//   strides  2 * head_dim, 2 * head_dim * page_size, 2 * page_stride: bytes, of all but the innermost
+//   box      64, page_size, 1, 1
+struct alignas(64) fb_prefill_tensor {
+    uint64_t map[16];
+    struct fb_prefill prefill;
+    uint32_t page_count;  // of the pool
+    uint32_t reserved[7];
+};
+static_assert(sizeof(fb_prefill_tensor) == 320 && offsetof(fb_prefill_tensor, prefill) == 128 &&
+                  offsetof(fb_prefill_tensor, page_count) == 288, "");
+
 // sample: one token per row. A temperature of 0 takes the largest logit; top_k 0 and top_p 1 keep all.
 struct fb_sample {
     fb_address logits;       // [rows, stride] float

@@ -20,6 +20,11 @@ enum class Mutant {
     tail_uncopied,      // copy drops the last pieces of a page
     histogram_unsynced, // sample reads a histogram that is still being filled
     keyed_by_row,       // sample draws by the row's place in the batch
+    query_unfenced,     // prefill multiplies queries that the proxy of the products may not see
+    key_freed_early,    // prefill frees keys whose products are still under way
+    tail_uncleared,     // prefill weighs with 0 what lies behind the end, NaN included
+    causal_edge,        // prefill sees one key past the query
+    turn_forgotten,     // prefill does not hand the tensor cores on
 };
 
 #ifndef FB_MUTANT

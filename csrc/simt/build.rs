@@ -13,6 +13,7 @@ const FAMILIES: &[(&str, &[&str])] = &[
         &["page_off_by_one", "mask_edge", "copy_not_awaited", "warp_unsynced", "merge_unsynced", "stale_max"],
     ),
     ("prefill", &[]),
+    ("hopper", &["query_unfenced", "key_freed_early", "tail_uncleared", "causal_edge", "turn_forgotten"]),
     ("sample", &["histogram_unsynced", "keyed_by_row"]),
 ];
 
@@ -20,7 +21,7 @@ fn main() {
     println!("cargo::rerun-if-changed=..");
     println!("cargo::rerun-if-env-changed=FLYBALL_SANITIZE");
     let mut emulator = compiler();
-    emulator.files(["simt.cpp", "fiber.cpp", "shadow.cpp", "abi.cpp", "core.cpp", "probes.cpp"]);
+    emulator.files(["simt.cpp", "fiber.cpp", "shadow.cpp", "async.cpp", "abi.cpp", "core.cpp", "probes.cpp"]);
     emulator.compile("flyball_simt");
     for (family, mutants) in FAMILIES {
         kernels(family).compile(&format!("flyball_simt_{family}"));

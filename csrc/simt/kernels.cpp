@@ -20,6 +20,7 @@ void body(const void* params) {
 
 #define FB_KERNEL(name, ...) \
     {#name, __VA_ARGS__::kThreads, __VA_ARGS__::kShared, sizeof(__VA_ARGS__::Params), body<__VA_ARGS__>},
+#define FB_KERNEL_SM90A FB_KERNEL
 constexpr simt::Kernel kKernels[] = {
 #include "../table.h"
 };

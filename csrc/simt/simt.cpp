@@ -11,7 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include "async.h"
 #include "fiber.h"
+#include "machine.h"
 #include "shadow.h"
 
 namespace simt {
@@ -58,6 +60,8 @@ public:
         current().waiting = true;
         current().fiber.leave(false);
     }
+    void wake(uint32_t other) { threads_[other].waiting = false; }
+    void fault(const char* what) { report("%s", what); }
     void wake_warp();
     void sync_cta();
     void sync_warp();
@@ -167,6 +171,7 @@ void Machine::run_cta(uint32_t index) {
         current().fiber.start(stacks_ + thread * Fiber::kStackBytes, fiber_main);
     }
     at_barrier_ = cta_epoch_ = 0;
+    async::begin(launch.threads, launch.shared_bytes);
     for (bool moved = true; moved;) {
         moved = false;
         next_order();
@@ -176,7 +181,9 @@ void Machine::run_cta(uint32_t index) {
             moved = true;
             current().fiber.enter();
         }
+        moved |= async::deliver(!moved, launch.order == Order::shuffled ? random() : 0);
     }
+    async::end();
     for (thread = 0; thread < launch.threads; ++thread) {
         if (!current().done) {
             report("waits for threads that never come");
@@ -240,6 +247,7 @@ bool Machine::check_shared(const void* at, size_t bytes,
         return false;
     }
     if (const char* wrong = (shadow_.*access)(offset, bytes, now())) report("%s, at %zu", wrong, size_t(offset));
+    if (access != &Shadow::read) async::wrote(offset, bytes);
     return true;
 }
 
@@ -279,6 +287,7 @@ void Machine::copy_async_wait(uint32_t groups_left) {
         std::memset(copy.target, 0, 16);
         if (copy.bytes) std::memcpy(copy.target, check_global(copy.source, 16, false), copy.bytes);
         shadow_.end_copy(size_t(copy.target - shared), 16, now());
+        async::wrote(size_t(copy.target - shared), 16);
     }
 }
 
@@ -317,5 +326,8 @@ void copy_async(void* target, uint64_t source, uint32_t bytes) { machine->copy_a
 void copy_async_commit() { machine->copy_async_commit(); }
 void copy_async_wait(uint32_t groups_left) { machine->copy_async_wait(groups_left); }
 const Slot& collective(const Slot& mine, void (*apply)(Slot*)) { return machine->collective(mine, apply); }
+void park() { machine->park(); }
+void wake(uint32_t thread) { machine->wake(thread); }
+void fault(const char* what) { machine->fault(what); }
 
 }  // namespace simt

@@ -103,7 +103,8 @@ struct Global {
 // ---- Shared memory: an array at a byte offset of the cta's dynamic shared memory.
 
 #ifdef __CUDACC__
-extern __shared__ __align__(128) unsigned char fb_shared_memory[];
+// As the swizzle of tensor copies wants it.
+extern __shared__ __align__(1024) unsigned char fb_shared_memory[];
 #endif
 
 template <class T>

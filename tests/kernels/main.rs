@@ -8,6 +8,7 @@ mod copy;
 mod core;
 mod decode;
 mod emulator;
+mod hopper;
 mod mutants;
 mod norm;
 mod numbers;

@@ -1,6 +1,6 @@
 //! Each seeded bug is caught, and for its own reason: by the emulator, or by the check of what came out.
 
-use crate::{ORDERS, append, copy, decode, norm, sample};
+use crate::{ORDERS, append, copy, decode, hopper, norm, sample};
 use flyball_simt::{Order, Variant};
 
 /// Asserts that in every order some case of the family fails, and says why in these words.
@@ -21,6 +21,23 @@ fn every_seeded_bug_of_decode_is_caught() {
         (Variant::WarpUnsynced, "read of shared memory"),
         (Variant::MergeUnsynced, "shared memory that"),
         (Variant::StaleMax, "tokens), head"),
+    ] {
+        caught(why, &cases, |case, order| match case.run(mutant, order) {
+            Err(faults) => Some(faults.text),
+            Ok(outputs) => case.check(&outputs).err(),
+        });
+    }
+}
+
+#[test]
+fn every_seeded_bug_of_prefill_on_hopper_is_caught() {
+    let cases = hopper::faulty_cases();
+    for (mutant, why) in [
+        (Variant::QueryUnfenced, "without a proxy fence"),
+        (Variant::KeyFreedEarly, "has yet to bring"),
+        (Variant::TailUncleared, "holds NaN"),
+        (Variant::CausalEdge, "query"),
+        (Variant::TurnForgotten, "waits for threads that never come"),
     ] {
         caught(why, &cases, |case, order| match case.run(mutant, order) {
             Err(faults) => Some(faults.text),

@@ -41,6 +41,10 @@ fn kernels_touch_memory_through_the_primitives_alone() {
     assert!(files.len() > 4, "kernels are found under {}", csrc.display());
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
+        // Where the instructions of one architecture are written, and their stand-ins for the CPU.
+        if file.ends_with("hopper/ptx.h") {
+            continue;
+        }
         for (at, line) in text.lines().enumerate() {
             let code = line.split("//").next().unwrap();
             let found = FORBIDDEN.iter().find(|word| code.contains(**word));

@@ -149,7 +149,7 @@ macro_rules! variants {
 variants! {
     /// What the GPU runs.
     Real: simt_kernels_none_norm simt_kernels_none_append simt_kernels_none_copy simt_kernels_none_decode
-        simt_kernels_none_prefill simt_kernels_none_sample,
+        simt_kernels_none_prefill simt_kernels_none_hopper simt_kernels_none_sample,
     /// Not ours: small kernels that misbehave.
     Probes: simt_kernels_probes,
     /// Decode reads the page of the token after the tile's first.
@@ -176,6 +176,16 @@ variants! {
     TailUncopied: simt_kernels_tail_uncopied_copy,
     /// Sample reads a histogram that is still being filled.
     HistogramUnsynced: simt_kernels_histogram_unsynced_sample,
+    /// Prefill multiplies queries that the proxy of the products may not see.
+    QueryUnfenced: simt_kernels_query_unfenced_hopper,
+    /// Prefill frees keys whose products are still under way.
+    KeyFreedEarly: simt_kernels_key_freed_early_hopper,
+    /// Prefill weighs with 0 what lies behind the end, NaN included.
+    TailUncleared: simt_kernels_tail_uncleared_hopper,
+    /// Prefill sees one key past the query.
+    CausalEdge: simt_kernels_causal_edge_hopper,
+    /// Prefill does not hand the tensor cores on.
+    TurnForgotten: simt_kernels_turn_forgotten_hopper,
     /// Sample draws by the row's place in the batch.
     KeyedByRow: simt_kernels_keyed_by_row_sample,
 }

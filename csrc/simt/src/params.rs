@@ -84,6 +84,14 @@ params! {
 }
 
 params! {
+    /// `fb_prefill_tensor`.
+    #[repr(align(64))]
+    PrefillTensor {
+        map: [u64; 16], prefill: Prefill, page_count: u32, reserved: [u32; 7],
+    } 320 { prefill: 128, page_count: 288, }
+}
+
+params! {
     /// `fb_sample`.
     Sample {
         logits: Address, temperature: Address, top_k: Address, top_p: Address, seeds: Address,
