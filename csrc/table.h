@@ -1,7 +1,7 @@
 // Every kernel that is compiled, by the name under which it is launched: FB_KERNEL(name, type...), by families, of
 // which a unit may want one (families.h). The GPU build and the CPU tests read this one list. FB_MORE is FB_KERNEL
 // for what only whole builds need: without it each family still has every path.
-// FB_KERNEL_SM90A marks what needs instructions of sm_90a alone.
+// FB_KERNEL_SM90A marks what needs instructions of sm_90a alone. One kernel a line: build.rs reads this file too.
 #ifndef FB_MORE
 #define FB_MORE FB_KERNEL
 #endif

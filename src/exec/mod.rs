@@ -1,5 +1,7 @@
 //! Executing: a plan goes in, tokens come out. An executor never sees a queue or a deadline.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod sim;
 
 use crate::batch::BatchPlan;

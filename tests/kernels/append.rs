@@ -1,11 +1,11 @@
 //! QK-norm, RoPE and the write into pages.
 
 use crate::ORDERS;
+use crate::device::params::{Append, Pool};
+use crate::device::{Faults, Kernel, Memory, Order, Variant};
 use crate::numbers::{POISON, Stored, normals, poisoned, rounded, wide};
 use flyball::prng::Prng;
 use flyball_simt::core::{RopeScaling, rope_turns};
-use flyball_simt::params::{Append, Pool};
-use flyball_simt::{Faults, Kernel, Memory, Order, Variant};
 
 #[derive(Clone, Debug)]
 pub struct Case {

@@ -1,8 +1,8 @@
 //! Copies of pages.
 
 use crate::ORDERS;
-use flyball_simt::params::Copy;
-use flyball_simt::{Faults, Kernel, Memory, Order, Variant};
+use crate::device::params::Copy;
+use crate::device::{Faults, Kernel, Memory, Order, Variant};
 
 #[derive(Clone, Debug)]
 pub struct Case {

@@ -1,11 +1,11 @@
 //! Attention of one query per row: plan, decode and merge, as an executor runs them.
 
 use crate::ORDERS;
+use crate::device::params::{Decode, Pool};
+use crate::device::{Faults, Kernel, Memory, Order, Variant};
 use crate::numbers::{Bounds, POISON, Stored, close, normals, poisoned, wide};
 use flyball::prng::Prng;
 use flyball_simt::core::chunk_count;
-use flyball_simt::params::{Decode, Pool};
-use flyball_simt::{Faults, Kernel, Memory, Order, Variant};
 
 /// What a row's Q, K and V look like.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,10 +1,10 @@
 //! Attention of new tokens as sm_90a runs it: plan and tiles, with the asynchronous units emulated.
 
 use crate::ORDERS;
+use crate::device::params::{Pool, Prefill, PrefillTensor};
+use crate::device::{Faults, Kernel, Memory, Order, Variant, tensor_map};
 use crate::numbers::{Bounds, POISON, Stored, close, normals, poisoned, wide};
 use flyball::prng::Prng;
-use flyball_simt::params::{Pool, Prefill, PrefillTensor};
-use flyball_simt::{Faults, Kernel, Memory, Order, Variant};
 
 /// Packed rows per tile.
 const TILE: u32 = 128;
@@ -155,13 +155,12 @@ impl Case {
         (pool, tables, stride)
     }
 
-    /// As the host makes it for the device, in the emulator's layout: address, strides in bytes, sizes, the box.
+    /// The pool as `fb_prefill_tensor` describes it.
     fn map(&self, base: u64, pages: usize) -> [u64; 16] {
         let (dim, page_size) = (self.head_dim as u64, self.page_size() as u64);
         let strides = [2 * dim, 2 * dim * page_size, 2 * self.page_elements() as u64];
         let sizes = [dim, page_size, 2 * self.heads_kv as u64, pages as u64];
-        let words = [&[base], &strides[..], &sizes, &[64, page_size, 1, 1], &[0; 4]].concat();
-        words.try_into().expect("it has 16 words")
+        tensor_map(base, strides, sizes, [64, page_size as u32, 1, 1])
     }
 
     pub fn run(&self, variant: Variant, order: Order) -> Result<Outputs, Faults> {

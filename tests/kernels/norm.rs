@@ -1,10 +1,10 @@
 //! RMSNorm with residual.
 
 use crate::ORDERS;
+use crate::device::params::Norm;
+use crate::device::{Faults, Kernel, Memory, Order, Variant};
 use crate::numbers::{POISON, Stored, normals, rounded, wide};
 use flyball::prng::Prng;
-use flyball_simt::params::Norm;
-use flyball_simt::{Faults, Kernel, Memory, Order, Variant};
 
 #[derive(Clone, Debug)]
 pub struct Case {

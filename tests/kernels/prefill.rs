@@ -1,8 +1,8 @@
 //! Attention of new tokens over the paged cache: plan and tiles, as an executor runs them.
 
 use crate::ORDERS;
-use flyball_simt::params::{Pool, Prefill};
-use flyball_simt::{Kernel, Memory, Variant};
+use crate::device::params::{Pool, Prefill};
+use crate::device::{Kernel, Memory, Variant};
 
 /// What the plan makes of rows of (new tokens, cached tokens), with `padding` tokens behind them.
 struct Planned {

@@ -1,10 +1,10 @@
 //! Sampling: the token that the reference draws from the same random numbers, and the right distribution.
 
 use crate::ORDERS;
+use crate::device::params::Sample;
+use crate::device::{Faults, Kernel, Memory, Order, Variant};
 use flyball::prng::Prng;
 use flyball_simt::core::{Random4, philox, uniform};
-use flyball_simt::params::Sample;
-use flyball_simt::{Faults, Kernel, Memory, Order, Variant};
 
 /// A request's row.
 #[derive(Clone, Debug)]

@@ -25,7 +25,7 @@ const FORBIDDEN: &[&str] = &[
 ];
 
 /// The folders of `csrc` that are not kernel families.
-const OTHERS: &[&str] = &["core", "warp", "simt"];
+const OTHERS: &[&str] = &["build", "core", "warp", "simt", "hopper"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
@@ -50,5 +50,20 @@ fn kernels_touch_memory_through_the_primitives_alone() {
             let found = FORBIDDEN.iter().find(|word| code.contains(**word));
             assert!(found.is_none(), "{}:{}: {}", file.display(), at + 1, found.unwrap());
         }
+    }
+}
+
+/// A test that named the emulator's kernels would run in it wherever it was asked to run.
+#[test]
+fn tests_launch_through_the_device_alone() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels");
+    for file in sources(&folder) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        if matches!(name, "device.rs" | "emulator.rs" | "walls.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let direct = text.lines().find(|line| line.contains("flyball_simt::") && !line.contains("::core::"));
+        assert!(direct.is_none(), "{name} must use crate::device instead of {}", direct.unwrap());
     }
 }

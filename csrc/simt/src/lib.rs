@@ -55,6 +55,18 @@ macro_rules! plain {
 }
 plain!(u8 u16 u32 u64 i64 f32);
 
+/// What a buffer holds, as bytes.
+pub fn bytes<T: Plain>(buffer: &[T]) -> &[u8] {
+    // SAFETY: plain types have no padding; the bytes are borrowed as long as the buffer.
+    unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), size_of_val(buffer)) }
+}
+
+/// The same, to be written: any bits are a value of a plain type.
+pub fn bytes_mut<T: Plain>(buffer: &mut [T]) -> &mut [u8] {
+    // SAFETY: as above, and whatever is written is a value.
+    unsafe { std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast(), size_of_val(buffer)) }
+}
+
 /// `simt::Region`.
 #[repr(C)]
 struct Region {
