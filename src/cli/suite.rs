@@ -9,6 +9,7 @@ use crate::suite::cache::{self, Cache};
 use crate::suite::cells::{self, Cell};
 use crate::suite::document::Section;
 use crate::suite::fragility::{self, Fragility};
+use crate::suite::measures::Seeds;
 use crate::suite::page::html;
 use crate::suite::paper::{self, Paper};
 use crate::suite::public::Public;
@@ -36,6 +37,12 @@ pub(super) struct SuiteArgs {
     /// Run a published comparison instead.
     #[arg(long, value_enum, help_heading = "Suites", conflicts_with_all = FLAGS_OF_ONE_WORKLOAD)]
     pub suite: Option<Name>,
+    /// Only cells whose names contain one of these: mix-2, onoff, " 1.1".
+    #[arg(long, value_name = "TEXT", value_delimiter = ',', requires = "suite", help_heading = "Suites")]
+    cells: Vec<String>,
+    /// Seeds from this one on.
+    #[arg(long, value_name = "SEED", default_value_t = 1, requires = "suite", help_heading = "Suites")]
+    first_seed: u64,
     /// A few cells, arms and seeds, with fewer requests: minutes instead of an hour.
     #[arg(long, requires = "suite", help_heading = "Suites")]
     quick: bool,
@@ -119,6 +126,9 @@ fn suite(
 ) -> Result<(Box<dyn Suite>, Vec<Absent>), CliError> {
     let requests = if args.quick { QUICK_REQUESTS } else { cells::REQUESTS };
     let seeds = |full| wishes.seeds.unwrap_or(if args.quick { QUICK_SEEDS } else { full });
+    if !matches!(name, Name::Public) && (!args.cells.is_empty() || args.first_seed != 1) {
+        return Err(CliError::Usage("--cells and --first-seed are for --suite public".into()));
+    }
     match name {
         Name::Paper if !wishes.policies.is_empty() => {
             Err(CliError::Usage("--policies: the paper's tables have arms of their own".into()))
@@ -138,7 +148,8 @@ fn suite(
             let (cells, absent) = present(args, requests, cells);
             let default = if args.quick { arms::QUICK } else { arms::PUBLIC };
             let names = wishes.names(default);
-            Ok((Box::new(Public::new(cells, &names, headrooms(args), seeds(SEEDS))?), absent))
+            let seeds = Seeds { first: args.first_seed, count: seeds(SEEDS) };
+            Ok((Box::new(Public::new(cells, &names, headrooms(args), seeds)?), absent))
         }
     }
 }
@@ -156,7 +167,8 @@ impl Wishes<'_> {
 /// Cells whose files are there, as small as they are wished, and what the others lack.
 fn present(args: &SuiteArgs, requests: usize, cells: Vec<Cell>) -> (Vec<Cell>, Vec<Absent>) {
     let (mut here, mut absent) = (Vec::new(), Vec::new());
-    for mut cell in cells {
+    let named = |cell: &Cell| args.cells.is_empty() || args.cells.iter().any(|text| cell.name().contains(text));
+    for mut cell in cells.into_iter().filter(named) {
         cell.requests = requests;
         match cell.missing(&args.traces) {
             None => here.push(cell),

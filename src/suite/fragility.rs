@@ -109,7 +109,7 @@ impl Suite for Fragility {
     }
 
     fn document(&self, results: &Results) -> Document {
-        let runs = Runs { results, seeds: self.seeds };
+        let runs = Runs { results, seeds: self.seeds.into() };
         let header = |first| std::iter::once(first).chain(names(&self.arms));
         let text = format!(
             "Each row changes one thing of {}; the load is relative to the capacity of what is changed. Mean \

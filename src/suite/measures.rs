@@ -49,19 +49,42 @@ pub const PUBLIC: [Measure; 7] = [TTLT_MEAN, TTLT_P95, TTLT_P99, TTFT_P95, TTFT_
 pub const TABLE_2: [Measure; 10] =
     [TTLT_MEAN, TTLT_P95, TTLT_P99, TTFT_MEAN, TTFT_P95, TTFT_P99, TPOT_MEAN, TPOT_P95, TPOT_P99, TOK_S];
 
+/// Consecutive seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seeds {
+    /// The first.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+}
+
+impl Seeds {
+    /// Each of them.
+    pub fn iter(self) -> std::ops::Range<u64> {
+        self.first..self.first + self.count
+    }
+}
+
+/// Seeds 1 to this.
+impl From<u64> for Seeds {
+    fn from(count: u64) -> Self {
+        Self { first: 1, count }
+    }
+}
+
 /// Results with the seeds that all arms have run.
 #[derive(Clone, Copy, Debug)]
 pub struct Runs<'r> {
     /// All of them.
     pub results: &'r Results,
-    /// Seeds 1 to this.
-    pub seeds: u64,
+    /// Their seeds.
+    pub seeds: Seeds,
 }
 
 impl<'r> Runs<'r> {
     /// The runs of an arm, one per seed.
     pub fn of(self, cell: &Cell, arm: &Arm) -> impl Iterator<Item = &'r Figures> {
-        (1..=self.seeds).map(move |seed| self.results.of(cell, &arm.spec, seed))
+        self.seeds.iter().map(move |seed| self.results.of(cell, &arm.spec, seed))
     }
 
     /// A measure of an arm, one value per seed.

@@ -3,7 +3,7 @@
 use super::arms::{Arm, Headroom, OWN, arms};
 use super::cells::Cell;
 use super::document::{Document, Section};
-use super::measures::{Measure, PUBLIC, Runs, TOK_S, TPOT_P99, TTFT_P95, TTLT_MEAN, TTLT_P95, TTLT_P99};
+use super::measures::{Measure, PUBLIC, Runs, Seeds, TOK_S, TPOT_P99, TTFT_P95, TTLT_MEAN, TTLT_P95, TTLT_P99};
 use super::run::{Job, Results};
 use super::stats::Spread;
 use super::{Suite, SuiteError};
@@ -16,8 +16,8 @@ pub struct Public {
     pub cells: Vec<Cell>,
     /// The arms under each treatment of headroom.
     pub tables: Vec<(Headroom, Vec<Arm>)>,
-    /// Seeds 1 to this.
-    pub seeds: u64,
+    /// The seeds.
+    pub seeds: Seeds,
 }
 
 impl Public {
@@ -29,11 +29,11 @@ impl Public {
         cells: Vec<Cell>,
         names: &[S],
         headrooms: &[Headroom],
-        seeds: u64,
+        seeds: impl Into<Seeds>,
     ) -> Result<Self, SuiteError> {
         let table = |headroom: &Headroom| Ok((*headroom, arms(names, *headroom)?));
         let tables = headrooms.iter().map(table).collect::<Result<_, SuiteError>>()?;
-        Ok(Self { cells, tables, seeds })
+        Ok(Self { cells, tables, seeds: seeds.into() })
     }
 }
 
@@ -41,7 +41,7 @@ impl Suite for Public {
     fn jobs(&self) -> Vec<Job> {
         let of = |cell: &Cell, arm: &Arm, seed| Job { cell: *cell, policy: arm.spec.clone(), seed };
         let arms = || self.tables.iter().flat_map(|(_, arms)| arms);
-        let cell = |cell| arms().flat_map(move |arm| (1..=self.seeds).map(move |seed| of(cell, arm, seed)));
+        let cell = |cell| arms().flat_map(move |arm| self.seeds.iter().map(move |seed| of(cell, arm, seed)));
         self.cells.iter().flat_map(cell).collect()
     }
 
@@ -98,7 +98,7 @@ impl<'a> Table<'a> {
         let title = format!("{}, {}", cell.name(), headroom.title());
         let text = format!(
             "Mean of {} seeds, then the ratio to {}: geometric mean (smallest-largest).",
-            self.runs.seeds, base.name
+            self.runs.seeds.count, base.name
         );
         Section::new(title).text(text).table(header, self.arms.iter().map(row).collect())
     }

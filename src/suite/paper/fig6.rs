@@ -78,7 +78,7 @@ impl Part for Fig6 {
     }
 
     fn sections(&self, results: &Results) -> Vec<Section> {
-        let runs = Runs { results, seeds: self.seeds };
+        let runs = Runs { results, seeds: self.seeds.into() };
         let text = format!(
             "{}: by how many percent each arm is slower than {BASE} at each percentile; negative is faster. \
              The paper ran Qwen-72B on four A100, of which there is no profile here: its 59k tokens of KV are \

@@ -100,7 +100,7 @@ impl Part for Fig7 {
     }
 
     fn sections(&self, results: &Results) -> Vec<Section> {
-        let runs = Runs { results, seeds: self.seeds };
+        let runs = Runs { results, seeds: self.seeds.into() };
         let text = format!(
             "{}, loads {} to {}, {} requests. The knee is the last rung at which the mean TTLT is at most {KNEE} times that \
              of the first. Relative rates are to las. The paper's labels are kept as they stand; its rates are \

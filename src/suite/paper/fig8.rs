@@ -154,7 +154,7 @@ impl Part for Fig8 {
     }
 
     fn sections(&self, results: &Results) -> Vec<Section> {
-        let runs = Runs { results, seeds: self.seeds };
+        let runs = Runs { results, seeds: self.seeds.into() };
         let text = format!(
             "Share of requests within base / x, where base is {BASE}'s P95 in the same cell ({A100}, Poisson), \
              and the largest x that 99 % of them meet. The paper takes base and shares at 0.9 of the largest \

@@ -133,7 +133,7 @@ impl Part for Sensitivity {
     }
 
     fn sections(&self, results: &Results) -> Vec<Section> {
-        let runs = Runs { results, seeds: self.seeds };
+        let runs = Runs { results, seeds: self.seeds.into() };
         let sweeps = SWEEPS.iter().zip(&self.sweeps).map(|(sweep, arms)| self.sweep(runs, sweep, arms));
         sweeps.chain([self.chunks(runs)]).collect()
     }

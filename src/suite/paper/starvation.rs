@@ -55,7 +55,7 @@ impl Part for Starvation {
     }
 
     fn sections(&self, results: &Results) -> Vec<Section> {
-        let runs = Runs { results, seeds: self.seeds };
+        let runs = Runs { results, seeds: self.seeds.into() };
         let header = [
             "arm",
             "short mean",

@@ -61,7 +61,7 @@ impl Part for Table2 {
     }
 
     fn sections(&self, results: &Results) -> Vec<Section> {
-        let runs = Runs { results, seeds: self.seeds };
+        let runs = Runs { results, seeds: self.seeds.into() };
         let header = std::iter::once("arm").chain(TABLE_2.iter().map(|m| m.name));
         let rows = ROWS.iter().flat_map(|row| self.row(runs, row)).collect();
         let base = named(&self.arms, BASE);
