@@ -167,7 +167,8 @@ impl Wishes<'_> {
 /// Cells whose files are there, as small as they are wished, and what the others lack.
 fn present(args: &SuiteArgs, requests: usize, cells: Vec<Cell>) -> (Vec<Cell>, Vec<Absent>) {
     let (mut here, mut absent) = (Vec::new(), Vec::new());
-    let named = |cell: &Cell| args.cells.is_empty() || args.cells.iter().any(|text| cell.name().contains(text));
+    let named =
+        |cell: &Cell| args.cells.is_empty() || args.cells.iter().any(|text| cell.name().contains(text));
     for mut cell in cells.into_iter().filter(named) {
         cell.requests = requests;
         match cell.missing(&args.traces) {

@@ -4,6 +4,7 @@
 //! so that each policy and each run sees the same errors, whatever was asked before.
 
 use super::Oracle;
+use super::order::{Params, PolicyError};
 use crate::prng::Prng;
 use std::sync::Arc;
 
@@ -24,6 +25,14 @@ pub struct Lengths {
 }
 
 impl Lengths {
+    /// With the `noise` (0), `bias` (1) and `seed` (1) among a policy's parameters.
+    pub(crate) fn read(params: &mut Params, oracle: Arc<dyn Oracle>) -> Result<Self, PolicyError> {
+        let noise = params.number("noise", 0.0, 0.0, 4.0)?;
+        let bias = params.number("bias", 1.0, 0.01, 100.0)?;
+        let seed = params.number("seed", 1.0, 0.0, f64::from(u32::MAX))? as u64;
+        Ok(Self::new(oracle, noise, bias, seed))
+    }
+
     /// Predictions off by e^(σz) · `bias`; σ = 0 and a bias of 1 give true lengths.
     pub fn new(oracle: Arc<dyn Oracle>, sigma: f64, bias: f64, seed: u64) -> Self {
         Self { oracle, sigma, bias, prng: Prng::new(seed) }

@@ -19,7 +19,7 @@ pub const ARMS: &[&str] = &["fcfs", "las", "srpt", "trail", "uniboost", "flyball
 /// Log-deviations of predictions, for the arms that predict.
 const NOISE: [f64; 4] = [0.2, 0.5, 1.0, 2.0];
 /// The arms that take them.
-const NOISY: [&str; 1] = ["trail"];
+const NOISY: [&str; 3] = ["sjf", "srpt", "trail"];
 
 /// KV of the machine, tokens.
 const KV: u32 = 450_000;

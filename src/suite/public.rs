@@ -3,7 +3,9 @@
 use super::arms::{Arm, Headroom, OWN, arms};
 use super::cells::Cell;
 use super::document::{Document, Section};
-use super::measures::{Measure, PUBLIC, Runs, Seeds, TOK_S, TPOT_P99, TTFT_P95, TTLT_MEAN, TTLT_P95, TTLT_P99};
+use super::measures::{
+    Measure, PUBLIC, Runs, Seeds, TOK_S, TPOT_P99, TTFT_P95, TTLT_MEAN, TTLT_P95, TTLT_P99,
+};
 use super::run::{Job, Results};
 use super::stats::Spread;
 use super::{Suite, SuiteError};

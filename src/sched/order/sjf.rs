@@ -1,22 +1,42 @@
 //! Shortest job first with true output lengths. The order is fixed at submission and nobody is
 //! preempted for it; only memory evicts, the longest remaining job first.
+//!
+//! With `starve=N` whoever waited through N iterations goes before all others that wait, the longest
+//! starved first: LTR's guard (arXiv 2408.15792) without preemption, which makes of this the "SJF (LTR+)"
+//! of arXiv 2606.18431. Its quantum has no meaning here, since whoever is admitted runs on.
 
-use super::{ALL, Params, PolicyError, fcfs, place_in_one};
-use crate::ids::Places;
-use crate::sched::{Job, Oracle, Policy, Rank, View};
+use super::{ALL, Params, PolicyError, fcfs};
+use crate::ids::{GroupId, Places};
+use crate::sched::predict::Lengths;
+use crate::sched::{Candidate, Job, Oracle, Policy, Rank, Reason, View};
 use std::sync::Arc;
 
-/// See the module. Parameter `headroom`: the share of the pool kept free at admission (0.01).
+/// All waiting jobs once more, by the step in which they began to wait.
+const IDLE: GroupId = GroupId(1);
+/// Behind every resident, whatever its length: nobody is preempted for the order.
+const STARVED: i64 = 1 << 32;
+/// Behind everybody who is starved.
+const WAITING: i64 = 1 << 60;
+
+/// See the module. Parameters: `starve` (never), iterations of waiting until a job goes first; `noise` (0)
+/// and `bias` (1) of the lengths, after [`Lengths`], with `seed` (1); `headroom` (0.01), the share of the
+/// pool kept free at admission.
 pub struct Sjf {
     name: String,
     headroom: u32,
-    oracle: Arc<dyn Oracle>,
+    lengths: Lengths,
+    /// Never, if it is not given.
+    starve: Option<i64>,
+    step: u64,
 }
 
 impl Sjf {
     pub(super) fn new(params: &mut Params, oracle: Arc<dyn Oracle>) -> Result<Self, PolicyError> {
         let headroom = fcfs::headroom(params)?;
-        Ok(Self { name: params.spec(), headroom, oracle })
+        let starve = params.number("starve", f64::INFINITY, 1.0, f64::from(u32::MAX))?;
+        let starve = starve.is_finite().then_some(starve as i64);
+        let lengths = Lengths::read(params, oracle)?;
+        Ok(Self { name: params.spec(), headroom, lengths, starve, step: 0 })
     }
 }
 
@@ -26,18 +46,31 @@ impl Policy for Sjf {
     }
 
     fn place(&mut self, job: &Job, places: &mut Places) {
-        place_in_one(places, i64::from(self.oracle.output(job.user_data).0));
+        places.push(ALL, self.lengths.initial(job.user_data).ceil() as i64);
+        if self.starve.is_some() {
+            places.push(IDLE, self.step as i64);
+        }
     }
 
     /// By what remains at admission, so that the one with the most left goes first when memory is
     /// short.
     fn rank(&mut self, job: &Job) -> Rank {
-        Rank::fixed(i64::from(self.oracle.output(job.user_data).0.saturating_sub(job.generated.0)))
+        Rank::fixed(self.lengths.remaining(job.user_data, job.generated.0).ceil() as i64)
     }
 
     fn groups(&mut self, view: &mut View<'_>) {
-        // Residents come before the waiting whatever their lengths: nobody is preempted for the order.
-        view.waiting.set_group(ALL, i64::from(u32::MAX), true, view.share_of_pool(self.headroom));
+        self.step = view.step;
+        let headroom = view.share_of_pool(self.headroom);
+        view.waiting.set_group(ALL, WAITING, true, headroom);
+        if self.starve.is_some() {
+            view.waiting.set_group(IDLE, STARVED, true, headroom);
+        }
+    }
+
+    fn accepts(&mut self, candidate: &Candidate) -> Option<Reason> {
+        let waited = self.step as i64 - (candidate.key - STARVED);
+        let goes = candidate.group == ALL || self.starve.is_some_and(|starve| waited >= starve);
+        goes.then_some(Reason::Order)
     }
 
     fn preempts(&self) -> bool {

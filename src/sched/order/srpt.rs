@@ -3,24 +3,27 @@
 
 use super::{ALL, Params, PolicyError, fcfs, place_in_one};
 use crate::ids::Places;
+use crate::sched::predict::Lengths;
 use crate::sched::{Job, Oracle, Policy, Rank, View};
 use std::sync::Arc;
 
-/// See the module. Parameter `headroom`: the share of the pool kept free at admission (0.01).
+/// See the module. Parameters: `noise` (0) and `bias` (1) of the lengths, after [`Lengths`], with `seed` (1);
+/// `headroom` (0.01), the share of the pool kept free at admission.
 pub struct Srpt {
     name: String,
     headroom: u32,
-    oracle: Arc<dyn Oracle>,
+    lengths: Lengths,
 }
 
 impl Srpt {
     pub(super) fn new(params: &mut Params, oracle: Arc<dyn Oracle>) -> Result<Self, PolicyError> {
         let headroom = fcfs::headroom(params)?;
-        Ok(Self { name: params.spec(), headroom, oracle })
+        let lengths = Lengths::read(params, oracle)?;
+        Ok(Self { name: params.spec(), headroom, lengths })
     }
 
     fn remaining(&self, job: &Job) -> i64 {
-        i64::from(self.oracle.output(job.user_data).0.saturating_sub(job.generated.0))
+        self.lengths.remaining(job.user_data, job.generated.0).ceil() as i64
     }
 }
 

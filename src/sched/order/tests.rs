@@ -155,6 +155,28 @@ fn ltr_lifts_the_starved_after_200_idle_steps_for_10() {
 }
 
 #[test]
+fn sjf_takes_the_starved_first_once_a_row_is_free() {
+    let asks = flooded(40, 8, 0, 1, 600);
+    let steps = steps_of_first("sjf:starve=200", one_row(), &asks);
+    assert!((200..=208).contains(&steps[0]), "{}", steps[0]);
+    assert!(steps.windows(2).all(|w| w[1] == w[0] + 1), "nobody preempts it: {steps:?}");
+    let steps = steps_of_first("sjf", one_row(), &asks);
+    assert!(steps[0] > 1_000, "without the guard the longest waits for all others: {}", steps[0]);
+}
+
+#[test]
+fn wrong_lengths_change_the_order_of_sjf_and_srpt() {
+    let asks = mixed(80);
+    let ends = |spec: &str| serve(spec, config(), &asks, |_| {});
+    for policy in ["sjf", "srpt"] {
+        let noisy = format!("{policy}:noise=1");
+        assert_ne!(ends(&noisy), ends(policy));
+        assert_ne!(ends(&noisy), ends(&format!("{noisy}:seed=2")));
+        assert_eq!(ends(&format!("{policy}:bias=2")), ends(policy), "a common factor orders nothing");
+    }
+}
+
+#[test]
 fn ltr_with_rank_noise_serves_in_another_order() {
     let asks = mixed(80);
     let ends = |spec: &str| serve(spec, config(), &asks, |_| {});

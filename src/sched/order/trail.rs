@@ -35,10 +35,8 @@ impl Trail {
     pub(super) fn new(params: &mut Params, oracle: Arc<dyn Oracle>) -> Result<Self, PolicyError> {
         let headroom = fcfs::headroom(params)?;
         let limit = params.number("limit", 0.6, 0.0, 1.0)?;
-        let noise = params.number("noise", 0.0, 0.0, 4.0)?;
-        let bias = params.number("bias", 1.0, 0.01, 100.0)?;
-        let seed = params.number("seed", 1.0, 0.0, f64::from(u32::MAX))? as u64;
-        Ok(Self { name: params.spec(), headroom, limit, lengths: Lengths::new(oracle, noise, bias, seed) })
+        let lengths = Lengths::read(params, oracle)?;
+        Ok(Self { name: params.spec(), headroom, limit, lengths })
     }
 
     fn remaining(&self, job: &Job) -> i64 {
