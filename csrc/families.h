@@ -30,6 +30,7 @@
 #include "attention/plan.cuh"
 #endif
 #if FB_WANTS(FB_PREFILL)
+#include "attention/prefill.cuh"
 #include "attention/prefill_plan.cuh"
 #endif
 #if FB_WANTS(FB_HOPPER)

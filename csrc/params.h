@@ -85,7 +85,7 @@ struct fb_decode {
     float scale;      // of the logits, above 0
     uint32_t chunk;   // tokens per chunk, a multiple of 64
     uint32_t chunks_max;
-    uint32_t reserved;
+    uint32_t row_chunks_max;  // of a row: its chunks double until so many suffice; 0: no bound
 };
 static_assert(sizeof(fb_decode) == 176 && offsetof(fb_decode, q) == 40 && offsetof(fb_decode, lse) == 56 &&
                   offsetof(fb_decode, chunks) == 88 && offsetof(fb_decode, overflow) == 128 &&

@@ -127,7 +127,7 @@ pub struct Decode {
     pub scale: f32,
     pub chunk: u32,
     pub chunks_max: u32,
-    pub reserved: u32,
+    pub row_chunks_max: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -153,7 +153,7 @@ const _: () = {
     ["Offset of field: Decode::scale"][::std::mem::offset_of!(Decode, scale) - 160usize];
     ["Offset of field: Decode::chunk"][::std::mem::offset_of!(Decode, chunk) - 164usize];
     ["Offset of field: Decode::chunks_max"][::std::mem::offset_of!(Decode, chunks_max) - 168usize];
-    ["Offset of field: Decode::reserved"][::std::mem::offset_of!(Decode, reserved) - 172usize];
+    ["Offset of field: Decode::row_chunks_max"][::std::mem::offset_of!(Decode, row_chunks_max) - 172usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

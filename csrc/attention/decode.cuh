@@ -1,289 +1,278 @@
 // decode: attention of one query token per row over the paged cache, split over KV.
-//   q [rows, q_stride], output [rows, heads_q, head_dim] bf16;  pages as in core/paging.h, bf16 or e4m3
-// A work item is a chunk of a row for one KV head; ctas take items grid-stride. A row of one chunk is written at
-// once, others leave partials for decode_merge. 128 threads. Shared: a ring of 3 stages per warp.
+//   q [rows, q_stride], output [rows, heads_q, head_dim] bf16 or f16;  pages as in core/paging.h, of q's type or e4m3
+// A work item is a chunk of a row for one KV head; ctas take items grid-stride, `kCtasPerSm` per SM. A row of one chunk is
+// written at once; others leave partials, which the last to arrive merges, or decode_merge. 128 threads.
 //
 // The query heads of a group are the 16 rows of mma.m16n8k16. Each warp takes 16 of every 64 tokens, copies them
-// itself and keeps its own softmax, so warps meet once, at the end of an item. Padding the group to 16 is free:
-// K and V are read once, and their reading is what it costs, 4 * length * heads_kv * head_dim bytes in bf16.
-// Bound by memory; not measured yet.
+// itself into a ring of its own and keeps its own softmax, so warps meet once, at the end of an item, and what is
+// copied runs ahead across the ends of items. Padding the group to 16 is free: K and V are read once, and their
+// reading is what it costs, 4 * length * heads_kv * head_dim bytes in bf16. Bound by memory; not measured yet.
 //
-// Batch invariance: chunks begin at absolute multiples, each starts from an empty softmax, and the order of every
-// sum depends on the row alone. Empty row: zeros. Methods: Flash-Decoding (Dao et al., 2023), GQA packing and
-// register-level P as in FlashAttention-2 (Dao, 2023).
+// Batch invariance: chunks begin at multiples that the row's own length sets, each starts from an empty softmax, and
+// the order of every sum depends on the row alone. Empty row: zeros. Methods: Flash-Decoding (Dao et al., 2023), GQA
+// packing and register-level P as in FlashAttention-2 (Dao, 2023).
 #pragma once
 
-#include "../core/chunks.h"
-#include "../core/mask.h"
 #include "../core/mutant.h"
-#include "../core/paging.h"
-#include "../core/softmax.h"
 #include "../params.h"
+#include "../warp/arrive.h"
 #include "cached.cuh"
+#include "merge.cuh"
+#include "online.cuh"
+#include "walk.cuh"
 
 namespace flyball {
 
-template <class Stored, uint32_t head_dim>
+template <class Compute, class Stored, uint32_t head_dim>
 struct Decode {
     using Params = fb_decode;
-    using Cache = Cached<Stored, head_dim>;
+    using Cache = Cached<Compute, Stored, head_dim>;
     using Math = typename Cache::Math;
 
     static constexpr uint32_t kThreads = 128;
     static constexpr uint32_t kWarps = kThreads / kLanes;
-    static constexpr uint32_t kStages = 3;
-    static constexpr uint32_t kGroup = 16;                          // query heads per KV head, at most
-    static constexpr uint32_t kStride = kWarps * Cache::kTokens;    // tokens of all warps' tiles
-    static constexpr uint32_t kStageBytes = 2 * Cache::kBytes;      // K and V
+    static constexpr uint32_t kStageBytes = 2 * Cache::kBytes;  // K and V of a tile
+    static constexpr uint32_t kStages = kStageBytes > 8192 ? 2 : 3;
     static constexpr uint32_t kRingBytes = kWarps * kStages * kStageBytes;
-    static constexpr uint32_t kMergeBytes = kWarps * kGroup * (head_dim + 2) * sizeof(float);
-    static constexpr uint32_t kShared = kRingBytes > kMergeBytes ? kRingBytes : kMergeBytes;
-    static constexpr uint32_t kSteps = head_dim / 16;   // of Q * K
-    static constexpr uint32_t kBlocks = head_dim / 8;   // of P * V
-    static_assert(head_dim % 32 == 0, "fragments come 32 elements at a time");
+    static constexpr uint32_t kRows = 8;                        // of the 16 that are merged at once
+    static constexpr uint32_t kSteps = head_dim / 16;           // of Q * K
+    static constexpr uint32_t kBlocks = head_dim / 8;           // of P * V
+    static constexpr uint32_t kOuts = kRingBytes;               // [kWarps][kBlocks][kLanes][2] float
+    static constexpr uint32_t kSums = kOuts + kWarps * kBlocks * kLanes * 2 * sizeof(float);  // [kWarps][kRows][2]
+    static constexpr uint32_t kFlag = kSums + kWarps * kRows * 2 * sizeof(float);
+    static constexpr uint32_t kShared = kFlag + 16;
+    // Per SM: 26 KB in flight keep the memory of an H200 busy (4.3 TB/s for 0.8 us, over 132 SMs); beyond that, warps
+    // enough to hide what each of them waits for.
+    static constexpr uint32_t kCtasPerSm = kShared > 112 << 10 ? 1 : kShared > 74 << 10 ? 2 : 3;
+    static_assert(head_dim % 16 == 0 && kShared <= 163 << 10, "an sm_80 has 163 KiB");
 
-    // A chunk of a row for one KV head.
-    struct Item {
-        uint32_t row;
-        uint32_t head;
-        Span span;
-        uint32_t partial;  // its slot
-        bool only;         // the row has no other chunk
-    };
+    using Steps = Walk<Stored, head_dim, kWarps>;
+    static_assert(Steps::kTokens == Cache::kTokens, "");
 
     static FB_DEVICE void run(const Params& p) {
-        const Global<uint32_t> chunks(p.chunks);
+        wait_for_previous_grid();
+        allow_next_grid();
         const uint32_t items = Global<uint32_t>(p.chunk_from)[p.rows] * p.pool.heads_kv;
-        for (uint32_t item = cta_index(); item < items; item += cta_count()) {
-            Item work;
-            // Neighbouring ctas share a chunk's table entries, not its head.
-            work.partial = item / p.pool.heads_kv;
-            work.head = item % p.pool.heads_kv;
-            const auto chunk = chunks.load<4>(int64_t(work.partial) * 4);
-            work.row = chunk.at[0];
-            work.span = {chunk.at[1], chunk.at[2]};
-            work.only = chunk.at[3] == 1;
-            Decode(p, work).attend();
-        }
+        if (cta_index() < items) Decode(p, items).attend(items);
     }
 
 private:
     const Params& p;
-    const Item item;
     const uint32_t group;  // query heads per KV head
+    Steps steps;           // of what is to be copied
+    uint32_t copied = 0;   // the stage that the next copy goes to
+    uint32_t read = 0;     // the stage that is read next
     FragmentA query[kSteps];
-    FragmentC out[kBlocks] = {};
-    Softmax softmax[2];  // of rows lane / 4 and lane / 4 + 8; the sum is this lane's share
-    uint32_t page = 0;   // of the tile to be fetched next
+    FragmentC out[kBlocks];
+    OnlineRow rows[2];     // lane / 4 and lane / 4 + 8
 
-    FB_DEVICE Decode(const Params& p, Item item) : p(p), item(item), group(p.heads_q / p.pool.heads_kv) {}
+    FB_DEVICE Decode(const Params& p, uint32_t items)
+        : p(p), group(p.heads_q / p.pool.heads_kv), steps(p, items) {}
 
-    FB_DEVICE void attend() {
-        load_query();
-        const uint32_t tiles = (item.span.end - item.span.begin + kStride - 1) / kStride;
-        find_page(0);
+    FB_DEVICE void attend(uint32_t items) {
         FB_UNROLL
-        for (uint32_t tile = 0; tile + 1 < kStages; ++tile) fetch(tile);
-        for (uint32_t tile = 0; tile < tiles; ++tile) {
-            copy_async_wait<mutated(Mutant::copy_not_awaited) ? kStages - 1 : kStages - 2>();
-            if (!mutated(Mutant::warp_unsynced)) sync_warp();
-            // Into the stage that was read last: every lane is past it.
-            fetch(tile + kStages - 1);
-            attend_tile(tile);
+        for (uint32_t stage = 0; stage + 1 < kStages; ++stage) fetch();
+        for (Item item(p, items); item.exists(); item.next()) {
+            const Chunk chunk = Chunk::load(p, item.chunk());
+            const uint32_t head = item.head();
+            begin(chunk, head);
+            const float scale = logit_scale(head);
+            for (uint32_t tile = 0; tile < Steps::tiles(chunk); ++tile) {
+                copy_async_wait<mutated(Mutant::copy_not_awaited) ? kStages - 1 : kStages - 2>();
+                if (!mutated(Mutant::warp_unsynced)) sync_warp();
+                // Into the stage that was read last: every lane is past it.
+                fetch();
+                const uint32_t token = Steps::token(chunk, tile);
+                if (token < chunk.end) attend_tile(token, chunk.end, scale);
+                read = following(read);
+            }
+            finish(chunk, item.chunk(), head, scale);
         }
         copy_async_wait<0>();
-        merge_warps();
     }
 
-    // The first token of this warp's tile.
-    FB_DEVICE uint32_t first_token(uint32_t tile) const {
-        return item.span.begin + tile * kStride + warp_index() * Cache::kTokens;
+    static FB_DEVICE uint32_t following(uint32_t stage) { return stage + 1 == kStages ? 0 : stage + 1; }
+
+    static FB_DEVICE uint32_t stage_byte(uint32_t stage) { return (warp_index() * kStages + stage) * kStageBytes; }
+
+    // Starts this lane's share of the copy of the next tile, and ends the group; tokens past the end are zeros, for
+    // an unused slot may hold NaN, and 0 * NaN is not 0.
+    FB_DEVICE void fetch() {
+        typename Steps::Step step;
+        if (steps.advance(step)) {
+            const Shared<uint8_t> stage(stage_byte(copied));
+            const uint64_t key = step.key + lane_index() * 16, value = step.value + lane_index() * 16;
+            constexpr uint32_t kPieces = Cache::kTokens * Cache::kPieces;
+            FB_UNROLL
+            for (uint32_t base = 0; base < kPieces; base += kLanes) {
+                const uint32_t index = base + lane_index();
+                if (kPieces % kLanes != 0 && index >= kPieces) break;
+                const uint32_t row = index / Cache::kPieces, to = Cache::byte(row, index % Cache::kPieces);
+                const bool valid = row < step.tokens;
+                // The tokens of a head are contiguous in a page.
+                copy_async_streamed(stage, to, key + base * 16, valid);
+                copy_async_streamed(stage, Cache::kBytes + to, value + base * 16, valid);
+            }
+            copied = following(copied);
+        }
+        copy_async_commit();
     }
 
-    FB_DEVICE void load_query() {
-        const Global<Bf16> q(p.q);
-        const int64_t base = item.row * p.q_stride + int64_t(item.head * group) * head_dim;
+    FB_DEVICE void begin(Chunk chunk, uint32_t head) {
+        const Global<Compute> q(p.q);
+        const int64_t base = chunk.row * p.q_stride + int64_t(head * group) * head_dim;
         FB_UNROLL
         for (uint32_t step = 0; step < kSteps; ++step) {
             FB_UNROLL
             for (uint32_t word = 0; word < 4; ++word) {
-                const uint32_t head = lane_index() / 4 + word % 2 * 8;
+                const uint32_t row = lane_index() / 4 + word % 2 * 8;
                 query[step].word[word] = 0;
-                if (head < group) {
-                    const auto pair = q.load<2>(base + head * head_dim + Cache::query_dim(step, word));
+                if (row < group) {
+                    const auto pair = q.template load<2>(base + row * head_dim + Cache::query_dim(step, word));
                     query[step].word[word] = pack_pair<Math>(to_float(pair.at[0]), to_float(pair.at[1]));
                 }
             }
         }
-    }
-
-    // A tile begins at a multiple of 16 tokens and a page holds a multiple of 16: one page has it all. The table
-    // is read a tile ahead, so that the copies need not wait for it.
-    FB_DEVICE void find_page(uint32_t tile) {
-        const uint32_t token = first_token(tile) + (mutated(Mutant::page_off_by_one) ? Cache::kTokens : 0);
-        if (first_token(tile) < item.span.end) {
-            page = Global<uint32_t>(p.tables)[item.row * p.table_stride + (token >> p.pool.page_shift)];
-        }
-    }
-
-    // Starts this lane's share of the copy of a tile's K and V, and ends the group; tokens past the end are zeros,
-    // for an unused slot may hold NaN, and 0 * NaN is not 0.
-    FB_DEVICE void fetch(uint32_t tile) {
-        const Paging paging = {p.pool.page_stride, p.pool.page_shift, p.pool.heads_kv, head_dim};
-        const Global<Stored> pages(p.pool.pages);
-        const uint32_t token = first_token(tile), offset = paging.offset(token);
-        const Shared<uint8_t> stage(stage_byte(tile));
         FB_UNROLL
-        for (uint32_t at = 0; at < Cache::kBytes / 16 / kLanes; ++at) {
-            const uint32_t index = at * kLanes + lane_index();
-            const uint32_t row = index / Cache::kPieces, piece = index % Cache::kPieces;
-            const bool valid = token + row < item.span.end;
-            const uint32_t element = piece * (16 / sizeof(Stored));
-            const uint64_t key = pages.address_of(paging.key(page, item.head, offset + row) + element);
-            const uint64_t value = pages.address_of(paging.value(page, item.head, offset + row) + element);
-            copy_async(stage, Cache::byte(row, piece), key, valid);
-            copy_async(stage, Cache::kBytes + Cache::byte(row, piece), value, valid);
-        }
-        copy_async_commit();
-        find_page(tile + 1);
+        for (uint32_t block = 0; block < kBlocks; ++block) out[block] = {};
+        rows[0] = rows[1] = {};
     }
 
-    // Where the tile's stage is: K, then V.
-    static FB_DEVICE uint32_t stage_byte(uint32_t tile) {
-        return (warp_index() * kStages + tile % kStages) * kStageBytes;
-    }
+    // Rows 8 to 15 are idle where a group has no more than 8 heads: their logits, weights and sums stay 0.
+    FB_DEVICE bool busy(uint32_t half) const { return half == 0 || group > kRows; }
 
-    FB_DEVICE void attend_tile(uint32_t tile) {
-        const Shared<uint8_t> keys(stage_byte(tile));
+    FB_DEVICE void attend_tile(uint32_t token, uint32_t end, float scale) {
+        const Shared<uint8_t> keys(stage_byte(read)), values(stage_byte(read) + Cache::kBytes);
         FragmentC logits[2] = {};
         FB_UNROLL
-        for (uint32_t index = 0; index < kSteps / 2; ++index) {
-            FragmentB steps[2][2];
-            Cache::keys(steps, keys, index);
+        for (uint32_t index = 0; index < (kSteps + 1) / 2; ++index) {
+            FragmentB k[2][2];
+            Cache::keys(k, keys, index);
             FB_UNROLL
-            for (uint32_t step = 0; step < 2; ++step) {
-                mma<Math>(logits[0], query[2 * index + step], steps[step][0]);
-                mma<Math>(logits[1], query[2 * index + step], steps[step][1]);
+            for (uint32_t step = 0; step < 2 && 2 * index + step < kSteps; ++step) {
+                mma<Math>(logits[0], query[2 * index + step], k[step][0]);
+                mma<Math>(logits[1], query[2 * index + step], k[step][1]);
             }
         }
-        weigh(logits, first_token(tile));
-        // The accumulator of Q * K lies as the operand A of P * V wants it.
-        FragmentA weights;
-        FB_UNROLL
-        for (uint32_t word = 0; word < 4; ++word) {
-            const float* pair = logits[word / 2].at + word % 2 * 2;
-            weights.word[word] = pack_pair<Math>(pair[0], pair[1]);
-        }
-        const Shared<uint8_t> values(stage_byte(tile) + Cache::kBytes);
-        FB_UNROLL
-        for (uint32_t index = 0; index < kBlocks / 4; ++index) {
-            FragmentB blocks[4];
-            Cache::values(blocks, values, index);
-            FB_UNROLL
-            for (uint32_t block = 0; block < 4; ++block) mma<Math>(out[4 * index + block], weights, blocks[block]);
-        }
-    }
-
-    // Turns logits into weights, and brings what was summed so far under the new maximum.
-    FB_DEVICE void weigh(FragmentC (&logits)[2], uint32_t token) {
-        const float scale = logit_scale();
-        const uint32_t end = visible_keys(0, 1, item.span.end) + (mutated(Mutant::mask_edge) ? 1 : 0);
         FB_UNROLL
         for (uint32_t half = 0; half < 2; ++half) {
-            float max = minus_infinity();
+            if (!busy(half)) continue;
+            const uint32_t seen = end + (mutated(Mutant::mask_edge) ? 1 : 0);
+            if (token + Cache::kTokens > end) hide(logits, half, token, seen);
+            weigh(logits, out, half, scale, rows[half]);
+        }
+        const FragmentA weights = operand<Math>(logits[0], logits[1]);
+        FB_UNROLL
+        for (uint32_t index = 0; index < (kBlocks + 3) / 4; ++index) {
+            FragmentB v[4];
+            Cache::values(v, values, index);
             FB_UNROLL
-            for (uint32_t at = 0; at < 4; ++at) {
-                float& logit = logits[at / 2].at[2 * half + at % 2];
-                const uint32_t key = token + at / 2 * 8 + lane_index() % 4 * 2 + at % 2;
-                logit = key < end ? logit * scale : minus_infinity();
-                max = fmaxf(max, logit);
-            }
-            Softmax& row = softmax[half];
-            max = fmaxf(row.max, warp_max<4>(max));
-            const float keep = rescale(row.max, max);
-            row.sum *= keep;
-            row.max = max;
-            FB_UNROLL
-            for (uint32_t block = 0; block < kBlocks; ++block) {
-                out[block].at[2 * half] *= keep;
-                out[block].at[2 * half + 1] *= keep;
-            }
-            FB_UNROLL
-            for (uint32_t at = 0; at < 4; ++at) {
-                float& logit = logits[at / 2].at[2 * half + at % 2];
-                logit = rescale(logit, max);
-                row.sum += logit;
+            for (uint32_t block = 0; block < 4 && 4 * index + block < kBlocks; ++block) {
+                mma<Math>(out[4 * index + block], weights, v[block]);
             }
         }
     }
 
-    // Folds what the warps summed, in their order, and writes the item's result.
-    FB_DEVICE void merge_warps() {
-        const Shared<float> outs(0);  // [kWarps][kGroup][head_dim]; the ring is no longer needed
-        const Shared<float> maxima(kWarps * kGroup * head_dim * sizeof(float)), sums(maxima_end());
-        sync_cta();
+    // Merges what the warps summed, in their order, and writes the item's result, eight rows at a time.
+    FB_DEVICE void finish(Chunk chunk, uint32_t partial, uint32_t head, float scale) {
         FB_UNROLL
         for (uint32_t half = 0; half < 2; ++half) {
-            const float sum = warp_sum<4>(softmax[half].sum);
-            const uint32_t head = lane_index() / 4 + half * 8, row = warp_index() * kGroup + head;
-            if (head >= group) continue;
-            if (lane_index() % 4 == 0) {
-                maxima.set(row, softmax[half].max);
-                sums.set(row, sum);
-            }
-            FB_UNROLL
-            for (uint32_t block = 0; block < kBlocks; ++block) {
-                FB_UNROLL
-                for (uint32_t column = 0; column < 2; ++column) {
-                    outs.set(row * head_dim + Cache::output_dim(block, column), out[block].at[2 * half + column]);
-                }
+            if (!busy(half)) continue;
+            sync_cta();  // all have read what was here before
+            hand_over(half, scale);
+            if (!mutated(Mutant::merge_unsynced)) sync_cta();
+            if (half * kRows + lane_index() / 4 < group) merge_warps(chunk, partial, head, half);
+        }
+        if (!p.arrived || chunk.siblings == 1) return;
+        const int64_t counter = int64_t(chunk.row) * p.pool.heads_kv + head;
+        if (last_to_arrive(Global<uint32_t>(p.arrived), counter, chunk.siblings, Shared<uint32_t>(kFlag))) {
+            for (uint32_t at = warp_index(); at < group; at += kWarps) {
+                MergeChunks<Compute, head_dim>::run(p, chunk.row, head * group + at);
             }
         }
-        if (!mutated(Mutant::merge_unsynced)) sync_cta();
-        for (uint32_t at = thread_index() * 2; at < group * head_dim; at += kThreads * 2) {
-            Softmax whole;
-            float sum[2] = {};
+    }
+
+    FB_DEVICE void hand_over(uint32_t half, float scale) {
+        const Shared<float> outs(kOuts), sums(kSums);
+        FB_UNROLL
+        for (uint32_t block = 0; block < kBlocks; ++block) {
+            outs.store(((warp_index() * kBlocks + block) * kLanes + lane_index()) * 2,
+                       Pack<float, 2>{{out[block].at[2 * half], out[block].at[2 * half + 1]}});
+        }
+        const Softmax mine = rows[half].whole(scale);
+        if (lane_index() % 4 == 0) {
+            sums.store((warp_index() * kRows + lane_index() / 4) * 2, Pack<float, 2>{{mine.max, mine.sum}});
+        }
+    }
+
+    // Each warp takes every fourth pair of blocks, each lane the row that it has in accumulators.
+    FB_DEVICE void merge_warps(Chunk chunk, uint32_t partial, uint32_t head, uint32_t half) {
+        const Shared<float> outs(kOuts), sums(kSums);
+        Softmax part[kWarps], whole;
+        FB_UNROLL
+        for (uint32_t warp = 0; warp < kWarps; ++warp) {
+            const auto pair = sums.load<2>((warp * kRows + lane_index() / 4) * 2);
+            part[warp] = {pair.at[0], pair.at[1]};
+            whole.max = fmaxf(whole.max, part[warp].max);
+        }
+        float weight[kWarps];
+        FB_UNROLL
+        for (uint32_t warp = 0; warp < kWarps; ++warp) {
+            weight[warp] = rescale(part[warp].max, whole.max);
+            whole.sum += part[warp].sum * weight[warp];
+        }
+        const uint32_t query_head = head * group + half * kRows + lane_index() / 4;
+        const bool only = chunk.siblings == 1;
+        const int64_t row = int64_t(only ? chunk.row : partial) * p.heads_q + query_head;
+        const float unit = p.pool.v_scale ? Global<float>(p.pool.v_scale)[head] : 1.0f;
+        const float factor = only ? whole.normalizer() * unit : unit;
+        FB_UNROLL
+        for (uint32_t base = 0; base < kBlocks / 2; base += kWarps) {
+            const uint32_t pair = base + warp_index();
+            if (pair >= kBlocks / 2) break;
+            FragmentC blocks[2] = {};
             FB_UNROLL
             for (uint32_t warp = 0; warp < kWarps; ++warp) {
-                const uint32_t row = warp * kGroup + at / head_dim;
-                const Merged merged = merge(whole, {maxima[row], sums[row]});
-                const auto part = outs.load<2>(warp * kGroup * head_dim + at);
-                whole = merged.both;
-                for (uint32_t i = 0; i < 2; ++i) sum[i] = sum[i] * merged.left + part.at[i] * merged.right;
+                FB_UNROLL
+                for (uint32_t i = 0; i < 2; ++i) {
+                    const auto values =
+                        outs.load<2>(((warp * kBlocks + 2 * pair + i) * kLanes + lane_index()) * 2);
+                    blocks[i].at[0] += values.at[0] * weight[warp];
+                    blocks[i].at[1] += values.at[1] * weight[warp];
+                }
             }
-            write(at / head_dim, at % head_dim, whole, sum);
+            FB_UNROLL
+            for (uint32_t which = 0; which < 2; ++which) {
+                const int64_t to = row * head_dim + Cache::pair_dim(pair, which);
+                write(to, Cache::pair_value(blocks, 0, which, 0) * factor,
+                      Cache::pair_value(blocks, 0, which, 1) * factor, only);
+            }
         }
-        sync_cta();  // before the next item's copies come
-    }
-
-    static constexpr FB_DEVICE uint32_t maxima_end() {
-        return kWarps * kGroup * (head_dim + 1) * sizeof(float);
+        if (warp_index() == 0 && lane_index() % 4 == 0) write_sums(row, whole, only);
     }
 
     // Two elements of a head's output: final, or this chunk's part of it.
-    FB_DEVICE void write(uint32_t head, uint32_t dim, Softmax whole, const float (&sum)[2]) {
-        const float unit = (p.pool.v_scale ? Global<float>(p.pool.v_scale)[item.head] : 1.0f) * Cache::kUnit;
-        head += item.head * group;
-        const int64_t row = int64_t(item.only ? item.row : item.partial) * p.heads_q + head;
-        if (item.only) {
-            const float factor = whole.normalizer() * unit;
-            Global<Bf16>(p.output).store(
-                row * head_dim + dim,
-                Pack<Bf16, 2>{{from_float<Bf16>(sum[0] * factor), from_float<Bf16>(sum[1] * factor)}});
-            if (dim == 0 && p.lse) Global<float>(p.lse).set(row, whole.lse());
+    FB_DEVICE void write(int64_t at, float left, float right, bool only) const {
+        if (only) {
+            Global<uint32_t>(p.output).set(at / 2, pack_pair<Compute>(left, right));
         } else {
-            Global<float>(p.partial).store(row * head_dim + dim, Pack<float, 2>{{sum[0] * unit, sum[1] * unit}});
-            if (dim == 0) {
-                Global<float>(p.partial_max).set(row, whole.max);
-                Global<float>(p.partial_sum).set(row, whole.sum);
-            }
+            Global<float>(p.partial).store(at, Pack<float, 2>{{left, right}});
+        }
+    }
+
+    FB_DEVICE void write_sums(int64_t row, Softmax whole, bool only) const {
+        if (!only) {
+            Global<float>(p.partial_max).set(row, whole.max);
+            Global<float>(p.partial_sum).set(row, whole.sum);
+        } else if (p.lse) {
+            Global<float>(p.lse).set(row, whole.lse());
         }
     }
 
     // From a product of fragments to a logit in log2 units.
-    FB_DEVICE float logit_scale() const {
-        const float stored = p.pool.k_scale ? Global<float>(p.pool.k_scale)[item.head] : 1.0f;
-        return p.scale * kLog2E * (stored * Cache::kUnit);
+    FB_DEVICE float logit_scale(uint32_t head) const {
+        const float stored = p.pool.k_scale ? Global<float>(p.pool.k_scale)[head] : 1.0f;
+        return p.scale * kLog2E * stored;
     }
 };
 

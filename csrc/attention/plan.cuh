@@ -16,9 +16,11 @@ struct DecodePlan {
     static constexpr uint32_t kShared = kThreads / kLanes * sizeof(uint64_t);
 
     static FB_DEVICE void run(const Params& p) {
+        wait_for_previous_grid();
+        allow_next_grid();
         const Global<uint32_t> from(p.chunk_from), lengths(p.lengths);
         const uint64_t total = cta_offsets<kThreads>(
-            p.rows, Shared<uint64_t>(0), [&](uint32_t row) { return chunk_count(lengths[row], p.chunk); },
+            p.rows, Shared<uint64_t>(0), [&](uint32_t row) { return chunk_count(lengths[row], tokens(p, lengths[row])); },
             [&](uint32_t row, uint64_t before) { from.set(row, uint32_t(before)); });
         const bool overflow = total > p.chunks_max;
         if (thread_index() == 0) {
@@ -32,15 +34,19 @@ struct DecodePlan {
     }
 
 private:
+    static FB_DEVICE uint32_t tokens(const Params& p, uint32_t length) {
+        return chunk_tokens(length, p.chunk, p.row_chunks_max);
+    }
+
     static FB_DEVICE void list_chunks(const Params& p, uint32_t total) {
         const Global<uint32_t> from(p.chunk_from), lengths(p.lengths), chunks(p.chunks);
         sync_cta();
         for (uint32_t chunk = thread_index(); chunk < total; chunk += kThreads) {
             const uint32_t row = row_of(chunk, p.rows, [&](uint32_t row) { return from[row]; });
             const uint32_t length = lengths[row];
-            const Span span = chunk_span(chunk - from[row], length, p.chunk);
+            const Span span = chunk_span(chunk - from[row], length, tokens(p, length));
             chunks.store(int64_t(chunk) * 4,
-                         Pack<uint32_t, 4>{{row, span.begin, span.end, chunk_count(length, p.chunk)}});
+                         Pack<uint32_t, 4>{{row, span.begin, span.end, chunk_count(length, tokens(p, length))}});
         }
     }
 };

@@ -8,6 +8,13 @@
 
 namespace flyball {
 
+// Tokens per chunk of a row of `length`: `chunk`, doubled until `most` chunks suffice, so that merging stays short;
+// any number of them where `most` is 0.
+FB_HD uint32_t chunk_tokens(uint32_t length, uint32_t chunk, uint32_t most) {
+    while (most > 0 && length > uint64_t(most) * chunk) chunk *= 2;
+    return chunk;
+}
+
 // An empty row has one chunk too: somebody must write its zeros.
 FB_HD uint32_t chunk_count(uint32_t length, uint32_t chunk) {
     return length == 0 ? 1u : (length - 1u) / chunk + 1u;

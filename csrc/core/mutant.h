@@ -7,9 +7,11 @@ namespace flyball {
 
 enum class Mutant {
     none,
-    page_off_by_one,    // decode reads the page of the token after the tile's first
-    mask_edge,          // decode sees one key past the end
-    copy_not_awaited,   // decode reads a stage while its copy may still be in flight
+    page_off_by_one,    // attention reads the page of 16 tokens further on
+    mask_edge,          // attention sees one key past the end
+    copy_not_awaited,   // attention reads a stage while its copy may still be in flight
+    tail_unzeroed,      // prefill copies what lies behind the last token
+    stage_unsynced,     // prefill reads what other warps copied without a barrier
     warp_unsynced,      // decode reads what other lanes copied without a barrier
     merge_unsynced,     // decode merges its warps without a barrier
     stale_max,          // a chunk's partial is merged without rescaling it

@@ -18,10 +18,13 @@ struct Queries {
     FB_HD uint64_t packed() const { return uint64_t(tokens) * group; }
     FB_HD uint32_t tiles(uint32_t tile) const { return uint32_t((packed() + tile - 1) / tile); }
 
+    // How many keys packed row `at` sees.
+    FB_HD uint32_t visible(uint32_t at) const { return visible_keys(at / group, tokens, length); }
+
     // How many keys the tile's last token sees: none of its tokens sees more.
     FB_HD uint32_t keys(uint32_t index, uint32_t tile) const {
         const uint64_t end = (uint64_t(index) + 1) * tile, last = (end < packed() ? end : packed()) - 1;
-        return visible_keys(uint32_t(last / group), tokens, length);
+        return visible(uint32_t(last));
     }
 };
 

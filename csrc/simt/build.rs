@@ -12,7 +12,7 @@ const FAMILIES: &[(&str, &[&str])] = &[
         "decode",
         &["page_off_by_one", "mask_edge", "copy_not_awaited", "warp_unsynced", "merge_unsynced", "stale_max"],
     ),
-    ("prefill", &[]),
+    ("prefill", &["page_off_by_one", "mask_edge", "copy_not_awaited", "stage_unsynced", "tail_unzeroed"]),
     ("hopper", &["query_unfenced", "key_freed_early", "tail_uncleared", "causal_edge", "turn_forgotten"]),
     ("sample", &["histogram_unsynced", "keyed_by_row"]),
 ];

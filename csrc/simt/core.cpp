@@ -35,6 +35,7 @@ uint32_t core_visible_keys(uint32_t query, uint32_t q_len, uint32_t kv_len) {
     return visible_keys(query, q_len, kv_len);
 }
 
+uint32_t core_chunk_tokens(uint32_t length, uint32_t chunk, uint32_t most) { return chunk_tokens(length, chunk, most); }
 uint32_t core_chunk_count(uint32_t length, uint32_t chunk) { return chunk_count(length, chunk); }
 Span core_chunk_span(uint32_t index, uint32_t length, uint32_t chunk) { return chunk_span(index, length, chunk); }
 uint32_t core_row_of(uint32_t item, uint32_t rows, const uint32_t* from) {

@@ -77,7 +77,7 @@ struct Global {
     template <uint32_t N>
     FB_DEVICE Pack<T, N> load(int64_t index) const {
 #ifdef __CUDACC__
-        return *reinterpret_cast<const Pack<T, N>*>(address_of(index));
+        return *reinterpret_cast<const Pack<T, N>*>(pointer(index));
 #else
         Pack<T, N> pack{};
         if (const void* from = simt::global_read(address_of(index), sizeof pack)) {
@@ -90,11 +90,16 @@ struct Global {
     template <uint32_t N>
     FB_DEVICE void store(int64_t index, Pack<T, N> pack) const {
 #ifdef __CUDACC__
-        *reinterpret_cast<Pack<T, N>*>(address_of(index)) = pack;
+        *reinterpret_cast<Pack<T, N>*>(pointer(index)) = pack;
 #else
         if (void* to = simt::global_write(address_of(index), sizeof pack)) std::memcpy(to, &pack, sizeof pack);
 #endif
     }
+
+#ifdef __CUDACC__
+    // Known to be global: else every access would ask at run time which memory is meant.
+    FB_DEVICE void* pointer(int64_t index) const { return __cvta_global_to_generic(address_of(index)); }
+#endif
 
     FB_DEVICE T operator[](int64_t index) const { return load<1>(index).at[0]; }
     FB_DEVICE void set(int64_t index, T value) const { store<1>(index, Pack<T, 1>{{value}}); }
@@ -207,6 +212,17 @@ FB_DEVICE uint64_t shuffle_xor(uint64_t value, uint32_t mask) {
 #endif
 }
 
+// The value of lane `lane`.
+FB_DEVICE uint32_t shuffle(uint32_t value, uint32_t lane) {
+#ifdef __CUDACC__
+    return __shfl_sync(0xffffffffu, value, int(lane));
+#else
+    return uint32_t(host::shuffle(value, lane));
+#endif
+}
+
+FB_DEVICE float shuffle(float value, uint32_t lane) { return float_of(shuffle(bits_of(value), lane)); }
+
 // The value of lane `lane - delta`; lanes below `delta` keep their own.
 FB_DEVICE uint64_t shuffle_up(uint64_t value, uint32_t delta) {
 #ifdef __CUDACC__
@@ -240,6 +256,16 @@ FB_DEVICE uint64_t warp_max(uint64_t value) {
     return value;
 }
 
+// Whether it is true for any lane.
+FB_DEVICE bool warp_any(bool mine) {
+#ifdef __CUDACC__
+    return __any_sync(0xffffffffu, mine);
+#else
+    for (uint32_t mask = kLanes / 2; mask > 0; mask /= 2) mine |= bool(shuffle_xor(uint64_t(mine), mask));
+    return mine;
+#endif
+}
+
 // ---- Atomic operations on shared memory: of integers, so that their order changes nothing.
 
 FB_DEVICE void atomic_add(Shared<uint64_t> shared, uint32_t index, uint64_t value) {
@@ -262,6 +288,44 @@ FB_DEVICE uint32_t atomic_add(Shared<uint32_t> shared, uint32_t index, uint32_t 
 #endif
 }
 
+// Of global memory; returns what was there.
+FB_DEVICE uint32_t atomic_add(Global<uint32_t> global, int64_t index, uint32_t value) {
+#ifdef __CUDACC__
+    return atomicAdd(reinterpret_cast<uint32_t*>(global.pointer(index)), value);
+#else
+    void* at = simt::global_write(global.address_of(index), sizeof value);
+    uint32_t before = 0;
+    if (!at) return before;
+    std::memcpy(&before, at, sizeof before);
+    value += before;
+    std::memcpy(at, &value, sizeof value);
+    return before;
+#endif
+}
+
+// What this thread, and all that it is ordered after, wrote before is seen by whoever sees what it writes after.
+FB_DEVICE void fence() {
+#ifdef __CUDACC__
+    __threadfence();
+#endif
+}
+
+// ---- Launches that overlap (PTX ISA, griddepcontrol): where the launch does not ask for it, these do nothing.
+
+// Until the grid before this one is done and its writes are seen. Before any access to what it may have written.
+FB_DEVICE void wait_for_previous_grid() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// The next grid may begin as soon as there is room, up to its own wait.
+FB_DEVICE void allow_next_grid() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // ---- Asynchronous copies from global to shared memory, in groups (PTX ISA, cp.async).
 
 // 16 bytes from `source`; zeros, and nothing read, if not `valid`.
@@ -275,6 +339,21 @@ FB_DEVICE void copy_async(Shared<T> target, uint32_t index, uint64_t source, boo
                  : "memory");
 #else
     simt::copy_async(target.data + index, source, valid ? 16 : 0);
+#endif
+}
+
+// The same for what is read once: the second-level cache gives it up first.
+template <class T>
+FB_DEVICE void copy_async_streamed(Shared<T> target, uint32_t index, uint64_t source, bool valid) {
+#ifdef __CUDACC__
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(
+                     uint32_t(__cvta_generic_to_shared(target.data + index))),
+                 "l"(source), "r"(valid ? 16 : 0), "l"(policy)
+                 : "memory");
+#else
+    copy_async(target, index, source, valid);
 #endif
 }
 
@@ -335,6 +414,37 @@ FB_DEVICE uint32_t pack_pair<F16>(float low, float high) {
     return word;
 #else
     return from_float<F16>(low).bits | uint32_t(from_float<F16>(high).bits) << 16;
+#endif
+}
+
+// Byte i of the result is byte `selector >> 4 * i & 3` of the word.
+FB_DEVICE uint32_t permute_bytes(uint32_t word, uint32_t selector) {
+#ifdef __CUDACC__
+    return __byte_perm(word, 0, selector);
+#else
+    uint32_t result = 0;
+    for (uint32_t i = 0; i < 4; ++i) result |= (word >> 8 * (selector >> 4 * i & 3) & 0xff) << 8 * i;
+    return result;
+#endif
+}
+
+// The two e4m3 in the low half of a word as two f16, exactly. The NaN code is NaN where there is an instruction
+// (sm_89 and up), else 480.
+FB_DEVICE uint32_t halves_of_e4m3(uint32_t word) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+    uint32_t halves;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(uint16_t(word)));
+    return halves;
+#elif defined(__CUDA_ARCH__)
+    // The bits, moved, are a half that is too small by 2^8, subnormals included.
+    const uint32_t both = __byte_perm(word, 0, 0x1404);
+    const uint32_t small = (both & 0x80008000u) | (both & 0x7f007f00u) >> 1;
+    uint32_t halves;
+    asm("mul.f16x2 %0, %1, %2;" : "=r"(halves) : "r"(small), "r"(0x5c005c00u));
+    return halves;
+#else
+    const auto half = [](uint32_t byte) { return from_float<F16>(to_float(E4m3{uint8_t(byte)})).bits; };
+    return half(word & 0xff) | uint32_t(half(word >> 8 & 0xff)) << 16;
 #endif
 }
 
@@ -463,6 +573,14 @@ FB_DEVICE FragmentPair load_fragments(Shared<T> tile, uint32_t index) {
     std::memcpy(&pair, simt::collective(slot, host::ldmatrix<transposed>).out, sizeof pair);
 #endif
     return pair;
+}
+
+// A 16x16 block of 16-bit elements as an A fragment: lanes 0 to 7 and 8 to 15 name the rows of its left half, the
+// others those of its right half.
+template <class T>
+FB_DEVICE FragmentA load_fragment_a(Shared<T> tile, uint32_t index) {
+    const FragmentPair pair = load_fragments<false>(tile, index);
+    return {{pair.at[0].word[0], pair.at[0].word[1], pair.at[1].word[0], pair.at[1].word[1]}};
 }
 
 }  // namespace flyball

@@ -1,301 +1,183 @@
 //! Attention of one query per row: plan, decode and merge, as an executor runs them.
 
 use crate::ORDERS;
-use crate::device::params::{Decode, Pool};
+use crate::attention::{Content, Data, GROUPS, HEAD_DIMS, Row, SHAPE, Shape, TYPES, hard_data, rows};
+use crate::device::params::Decode;
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
-use crate::numbers::{Bounds, POISON, Stored, close, normals, poisoned, wide};
-use flyball::prng::Prng;
-use flyball_simt::core::chunk_count;
-
-/// What a row's Q, K and V look like.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Data {
-    Normal,
-    /// Every key alike: the output is the mean of V.
-    EqualKeys,
-    /// Queries so large that logits reach tens of thousands.
-    HugeLogits,
-    /// One key, the last, outweighs the others by far.
-    LastKey,
-    Tiny,
-}
-
-/// A sequence: its content follows from its seed.
-#[derive(Clone, Copy, Debug)]
-pub struct Row {
-    pub length: usize,
-    pub seed: u64,
-}
+use crate::numbers::{Bounds, POISON, Stored, close};
+use flyball_simt::core::{chunk_count, chunk_tokens};
 
 #[derive(Clone, Debug)]
 pub struct Case {
-    pub stored: Stored,
-    pub head_dim: usize,
-    pub heads_kv: usize,
-    pub group: usize,
-    pub page_shift: u32,
+    pub shape: Shape,
     pub rows: Vec<Row>,
     pub chunk: u32,
+    /// Chunks of a row, at most; 0: any number.
+    pub row_chunks_max: u32,
+    /// Whether the last chunk of a row to be done merges them all, in place of a kernel of its own.
+    pub in_place: bool,
     pub ctas: u32,
-    pub data: Data,
-    pub scales: bool,
-    /// Decides which page holds what.
-    pub pages_seed: u64,
 }
 
-/// A row's content, already rounded: q \[heads_q, head_dim\], k and v \[heads_kv, length, head_dim\].
-struct Content {
-    q: Vec<u16>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-}
-
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Outputs {
     output: Vec<u16>,
     lse: Vec<f32>,
 }
 
 impl Outputs {
-    /// The same with -0 as it is: compared by bits, so that NaN equals itself.
-    pub fn bits(&self, row: usize, case: &Case) -> (Vec<u16>, Vec<u32>) {
-        let heads = case.heads_q();
+    /// A row's, by bits, so that NaN equals itself.
+    pub fn bits(&self, row: usize, shape: &Shape) -> (Vec<u16>, Vec<u32>) {
+        let (heads, dim) = (shape.heads_q(), shape.head_dim);
         let lse = self.lse[row * heads..][..heads].iter().map(|x| x.to_bits()).collect();
-        (self.output[row * heads * case.head_dim..][..heads * case.head_dim].to_vec(), lse)
+        (self.output[row * heads * dim..][..heads * dim].to_vec(), lse)
     }
 }
 
 impl Case {
-    fn heads_q(&self) -> usize {
-        self.heads_kv * self.group
-    }
-
-    fn page_size(&self) -> usize {
-        1 << self.page_shift
-    }
-
-    fn page_elements(&self) -> usize {
-        2 * self.heads_kv * self.page_size() * self.head_dim
-    }
-
-    fn scale(&self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
-    }
-
-    fn cache_scales(&self) -> [Vec<f32>; 2] {
-        let scale = |base: f32| (0..self.heads_kv).map(|h| base + h as f32 * 0.25).collect();
-        [scale(0.5), scale(1.5)]
-    }
-
-    fn content(&self, row: Row) -> Content {
-        let mut prng = Prng::new(row.seed);
-        let cells = self.heads_kv * row.length * self.head_dim;
-        let (q_scale, k_scale) = match self.data {
-            Data::HugeLogits => (300.0, 30.0),
-            Data::Tiny => (1e-20, 1e-20),
-            _ => (1.0, 1.0),
-        };
-        let q = normals(&mut prng, self.heads_q() * self.head_dim, q_scale);
-        let mut draw = |scale: f64| (0..cells).map(|_| (prng.normal() * scale) as f32).collect::<Vec<_>>();
-        let (mut k, v) = (draw(k_scale), draw(1.0));
-        for head in k.chunks_mut((row.length * self.head_dim).max(1)) {
-            match self.data {
-                Data::EqualKeys => {
-                    let (first, rest) = head.split_at_mut(self.head_dim);
-                    rest.chunks_mut(self.head_dim).for_each(|key| key.copy_from_slice(first));
-                }
-                Data::LastKey => {
-                    let last = head.len() - self.head_dim;
-                    head[last..].iter_mut().for_each(|x| *x *= 40.0);
-                }
-                _ => {}
-            }
-        }
-        Content { q, k, v }
-    }
-
-    /// Lays the rows out in pages, in an order of its own, with NaN wherever nothing is; the rounded values of K
-    /// and V go back into `contents`.
-    fn lay_out(&self, contents: &mut [Content]) -> (Vec<u8>, Vec<u32>, usize) {
-        let pages_of = |row: &Row| row.length.div_ceil(self.page_size());
-        let total: usize = self.rows.iter().map(pages_of).sum();
-        let stride = self.rows.iter().map(pages_of).max().unwrap_or(0) + 1;
-        let mut free: Vec<u32> = (0..total as u32 + 2).collect();
-        let mut prng = Prng::new(self.pages_seed);
-        for at in (1..free.len()).rev() {
-            free.swap(at, prng.below(at as u64 + 1) as usize);
-        }
-        let mut pool = poisoned(free.len() * self.page_elements() * self.stored.bytes());
-        let mut tables = vec![u32::MAX; self.rows.len() * stride];
-        let [k_scale, v_scale] = self.cache_scales();
-        for (at, (row, content)) in self.rows.iter().zip(contents).enumerate() {
-            for token in 0..row.length {
-                let entry = &mut tables[at * stride + token / self.page_size()];
-                if token % self.page_size() == 0 {
-                    *entry = free.pop().expect("pages for all rows were counted");
-                }
-                for part in 0..2 * self.heads_kv {
-                    let head = part % self.heads_kv;
-                    let (values, scales) =
-                        if part == head { (&mut content.k, &k_scale) } else { (&mut content.v, &v_scale) };
-                    let scale = if self.scales { scales[head] } else { 1.0 };
-                    let from = (head * row.length + token) * self.head_dim;
-                    let to = *entry as usize * self.page_elements()
-                        + (part * self.page_size() + token % self.page_size()) * self.head_dim;
-                    for i in 0..self.head_dim {
-                        let value = &mut values[from + i];
-                        *value = self.stored.put(&mut pool, to + i, *value / scale) as f32 * scale;
-                    }
-                }
-            }
-        }
-        (pool, tables, stride)
+    fn chunks(&self, length: u32) -> u32 {
+        chunk_count(length, chunk_tokens(length, self.chunk, self.row_chunks_max))
     }
 
     pub fn run(&self, variant: Variant, order: Order) -> Result<Outputs, Faults> {
-        let mut contents: Vec<_> = self.rows.iter().map(|row| self.content(*row)).collect();
-        let (pool, tables, stride) = self.lay_out(&mut contents);
-        let q: Vec<u16> = contents.iter().flat_map(|content| content.q.iter().copied()).collect();
-        let lengths: Vec<u32> = self.rows.iter().map(|row| row.length as u32).collect();
-        let [k_scale, v_scale] = self.cache_scales();
-        let heads = self.rows.len() * self.heads_q();
-        let mut outputs = Outputs { output: vec![POISON; heads * self.head_dim], lse: vec![f32::NAN; heads] };
-        let chunks: u32 = lengths.iter().map(|length| chunk_count(*length, self.chunk)).sum();
+        self.run_on(&mut self.shape.contents(&self.rows), variant, order)
+    }
+
+    /// On these contents, which are rounded.
+    fn run_on(&self, contents: &mut [Content], variant: Variant, order: Order) -> Result<Outputs, Faults> {
+        let shape = &self.shape;
+        let (heads, dim) = (shape.heads_q(), shape.head_dim);
+        let lengths: Vec<usize> = self.rows.iter().map(|row| row.length).collect();
+        let cache = shape.lay_out(&lengths, contents);
+        // As a layer projects them, K and V behind a row's queries; at an address that 16 divides but not 32.
+        let q_stride = heads * dim + 2 * shape.heads_kv * dim;
+        let mut q = vec![POISON; 16 + self.rows.len() * q_stride];
+        let skew = 8 - q.as_ptr().addr() / 16 % 2 * 8;
+        for (row, content) in contents.iter().enumerate() {
+            q[skew + row * q_stride..][..heads * dim].copy_from_slice(&content.q);
+        }
+        let lengths: Vec<u32> = lengths.iter().map(|length| *length as u32).collect();
+        let heads = self.rows.len() * heads;
+        let mut outputs = Outputs { output: vec![POISON; heads * dim], lse: vec![f32::NAN; heads] };
+        let chunks: u32 = lengths.iter().map(|length| self.chunks(*length)).sum();
         let mut chunk_from = vec![u32::MAX; self.rows.len() + 1];
         let mut listed = vec![u32::MAX; chunks as usize * 4];
+        let mut arrived = vec![u32::MAX; self.rows.len() * shape.heads_kv];
         let mut overflow = [u32::MAX];
-        let slots = chunks as usize * self.heads_q();
-        let mut partial = vec![f32::NAN; slots * self.head_dim];
+        let slots = chunks as usize * shape.heads_q();
+        let mut partial = vec![f32::NAN; slots * dim];
         let (mut partial_max, mut partial_sum) = (vec![f32::NAN; slots], vec![f32::NAN; slots]);
         let mut memory = Memory::new();
         let params = Decode {
-            pool: Pool {
-                pages: memory.read(&pool),
-                page_stride: self.page_elements() as i64,
-                page_shift: self.page_shift,
-                heads_kv: self.heads_kv as u32,
-                k_scale: if self.scales { memory.read(&k_scale) } else { 0 },
-                v_scale: if self.scales { memory.read(&v_scale) } else { 0 },
-            },
-            q: memory.read(&q),
+            pool: shape.pool(&cache, &mut memory),
+            q: memory.read(&q) + (skew * 2) as u64,
             output: memory.write(&mut outputs.output),
             lengths: memory.read(&lengths),
-            tables: memory.read(&tables),
+            tables: memory.read(&cache.tables),
             chunk_from: memory.write(&mut chunk_from),
             chunks: memory.write(&mut listed),
             partial: memory.write(&mut partial),
             partial_max: memory.write(&mut partial_max),
             partial_sum: memory.write(&mut partial_sum),
             lse: memory.write(&mut outputs.lse),
-            arrived: 0,
+            arrived: if self.in_place { memory.write(&mut arrived) } else { 0 },
             overflow: memory.write(&mut overflow),
-            q_stride: (self.heads_q() * self.head_dim) as i64,
-            table_stride: stride as i64,
+            q_stride: q_stride as i64,
+            table_stride: cache.table_stride as i64,
             rows: self.rows.len() as u32,
-            heads_q: self.heads_q() as u32,
-            scale: self.scale(),
+            heads_q: shape.heads_q() as u32,
+            scale: shape.scale(),
             chunk: self.chunk,
             chunks_max: chunks,
-            reserved: 0,
+            row_chunks_max: self.row_chunks_max,
         };
-        let decode = format!("decode_{}_d{}", self.stored.name(), self.head_dim);
-        let merge = format!("decode_merge_d{}", self.head_dim);
-        for (name, ctas) in [("decode_plan", 1), (&decode, self.ctas), (&merge, self.ctas)] {
-            Kernel::find(variant, name).launch(ctas, &params, &memory, order)?;
+        Kernel::find(variant, "decode_plan").launch(1, &params, &memory, order)?;
+        Kernel::find(variant, &shape.kernel("decode")).launch(self.ctas, &params, &memory, order)?;
+        if !self.in_place {
+            let merge = format!("decode_merge_{}_d{dim}", shape.compute.name());
+            Kernel::find(variant, &merge).launch(self.ctas, &params, &memory, order)?;
         }
+        drop(memory);
+        assert!(!self.in_place || arrived.iter().all(|count| *count == 0), "ready for the next layer");
         assert_eq!((overflow[0], chunk_from.last()), (0, Some(&chunks)));
         Ok(outputs)
     }
 
-    /// One head of one row, in `f64`: the output, the logarithm of the sum, and the largest logit's size.
-    fn reference(&self, row: Row, content: &Content, head: usize) -> (Vec<f64>, f64, f64) {
-        let (dim, kv) = (self.head_dim, head / self.group);
-        let q = wide(&content.q[head * dim..][..dim]);
-        let of = |values: &[f32], token: usize| -> Vec<f64> {
-            values[(kv * row.length + token) * dim..][..dim].iter().map(|x| f64::from(*x)).collect()
-        };
-        let logit = |token| {
-            let k = of(&content.k, token);
-            q.iter().zip(&k).map(|(q, k)| q * k).sum::<f64>() * f64::from(self.scale())
-        };
-        let logits: Vec<f64> = (0..row.length).map(logit).collect();
-        let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = logits.iter().map(|x| (x - max).exp()).sum();
-        let mut output = vec![0.0; dim];
-        for (token, logit) in logits.iter().enumerate() {
-            let weight = (logit - max).exp() / sum;
-            output.iter_mut().zip(of(&content.v, token)).for_each(|(o, v)| *o += weight * v);
-        }
-        (output, max + sum.ln(), logits.iter().fold(0.0, |a, x| a.max(x.abs())))
+    pub fn check(&self, outputs: &Outputs) -> Result<(), String> {
+        let mut contents = self.shape.contents(&self.rows);
+        let lengths: Vec<usize> = self.rows.iter().map(|row| row.length).collect();
+        self.shape.lay_out(&lengths, &mut contents);
+        self.check_on(&contents, outputs)
     }
 
-    pub fn check(&self, outputs: &Outputs) -> Result<(), String> {
-        let mut contents: Vec<_> = self.rows.iter().map(|row| self.content(*row)).collect();
-        self.lay_out(&mut contents);
-        let bounds = match self.stored {
-            Stored::Bf16 => Bounds { frobenius: 4e-3, largest: 1.6e-2 },
-            Stored::E4m3 => Bounds { frobenius: 3e-3, largest: 1.2e-2 },
-        };
-        for (at, (row, content)) in self.rows.iter().zip(&contents).enumerate() {
-            for head in 0..self.heads_q() {
+    fn check_on(&self, contents: &[Content], outputs: &Outputs) -> Result<(), String> {
+        let (heads, dim) = (self.shape.heads_q(), self.shape.head_dim);
+        for (at, (row, content)) in self.rows.iter().zip(contents).enumerate() {
+            for head in 0..heads {
                 let what = format!("row {at} ({} tokens), head {head}", row.length);
-                let index = at * self.heads_q() + head;
-                let got = wide(&outputs.output[index * self.head_dim..][..self.head_dim]);
-                let (want, lse, largest) = self.reference(*row, content, head);
-                close(&what, &got, &want, bounds)?;
-                let got = f64::from(outputs.lse[index]);
-                // A logit's own error in f32 grows with it.
-                let close = got == lse || (got - lse).abs() <= 1e-3 + 1e-6 * largest;
-                if !close {
-                    return Err(format!("{what}: lse {got}, not {lse}"));
-                }
+                let index = at * heads + head;
+                let expected = self.shape.reference(content, 0, head, row.length);
+                self.shape.check(
+                    &what,
+                    &outputs.output[index * dim..][..dim],
+                    outputs.lse[index],
+                    &expected,
+                )?;
             }
         }
         Ok(())
     }
 }
 
-/// Rows of these lengths, each with content of its own.
-fn rows(lengths: &[usize]) -> Vec<Row> {
-    lengths.iter().enumerate().map(|(at, length)| Row { length: *length, seed: 100 + at as u64 }).collect()
+/// The output and the logarithms of the sums of one row.
+pub fn last_token(shape: Shape, row: Row) -> (Vec<u16>, Vec<f32>) {
+    let case = Case { shape, rows: vec![row], ..base() };
+    let outputs = case.run(Variant::Real, Order::Forward).unwrap();
+    (outputs.output, outputs.lse)
 }
 
 fn base() -> Case {
     Case {
-        stored: Stored::Bf16,
-        head_dim: 128,
-        heads_kv: 2,
-        group: 4,
-        page_shift: 4,
+        shape: SHAPE,
         rows: rows(&[1, 0, 15, 16, 17, 63, 64, 65, 130]),
         chunk: 128,
+        row_chunks_max: 0,
+        in_place: false,
         ctas: 5,
-        data: Data::Normal,
-        scales: false,
-        pages_seed: 1,
     }
 }
 
-/// Every path of the kernel, on few tokens.
+/// Every path of the kernels that a build for seeded bugs has, on few tokens.
 pub fn cases() -> Vec<Case> {
     let mut cases = vec![Case { rows: vec![], ..base() }, Case { rows: rows(&[0, 0, 0]), ..base() }];
     for stored in [Stored::Bf16, Stored::E4m3] {
-        let scales = stored == Stored::E4m3;
+        let typed = Shape { stored, scales: stored == Stored::E4m3, ..SHAPE };
         for head_dim in [64, 128] {
-            for page_shift in [4, 5] {
-                cases.push(Case { stored, head_dim, page_shift, scales, ..base() });
+            for page_shift in [4, 5, 6] {
+                cases.push(Case { shape: Shape { head_dim, page_shift, ..typed }, ..base() });
             }
         }
-        for (heads_kv, group) in [(1, 1), (3, 2), (1, 3), (2, 5), (1, 7), (1, 8), (1, 12), (1, 16)] {
-            let rows = rows(&[33, 70]);
-            cases.push(Case { stored, head_dim: 64, heads_kv, group, chunk: 64, rows, ..base() });
+        for (heads_kv, group) in GROUPS {
+            let shape = Shape { head_dim: 64, heads_kv, group, ..typed };
+            cases.push(Case { shape, in_place: group > 3, chunk: 64, rows: rows(&[33, 70]), ..base() });
         }
-        for data in [Data::EqualKeys, Data::HugeLogits, Data::LastKey, Data::Tiny] {
-            // What is this small or large does not fit in fp8.
-            if stored == Stored::Bf16 || data != Data::HugeLogits {
-                let rows = rows(&[1, 31, 129, 300]);
-                cases.push(Case { stored, head_dim: 64, data, rows, heads_kv: 1, ..base() });
-            }
+        for data in hard_data(stored) {
+            let shape = Shape { head_dim: 64, heads_kv: 1, data, ..typed };
+            cases.push(Case { shape, rows: rows(&[1, 31, 129, 300]), ..base() });
+        }
+    }
+    cases
+}
+
+/// Every kernel of the table.
+fn all_types() -> Vec<Case> {
+    let mut cases = vec![];
+    for (compute, stored) in TYPES {
+        for head_dim in HEAD_DIMS {
+            let shape =
+                Shape { compute, stored, head_dim, heads_kv: 1, scales: stored == Stored::E4m3, ..SHAPE };
+            cases.push(Case { shape, rows: rows(&[1, 0, 47, 200]), ..base() });
+            cases.push(Case { shape, rows: rows(&[1, 0, 47, 200]), in_place: true, chunk: 64, ..base() });
         }
     }
     cases
@@ -303,13 +185,13 @@ pub fn cases() -> Vec<Case> {
 
 #[test]
 fn attention_is_within_its_bounds_and_the_same_in_every_order() {
-    for case in cases() {
+    for case in cases().into_iter().chain(all_types()) {
         let first = case.run(Variant::Real, Order::Forward).unwrap_or_else(|f| panic!("{case:?}: {f}"));
         case.check(&first).unwrap_or_else(|wrong| panic!("{case:?}: {wrong}"));
         for order in ORDERS {
             let again = case.run(Variant::Real, order).unwrap_or_else(|f| panic!("{case:?}, {order:?}: {f}"));
             for row in 0..case.rows.len() {
-                assert_eq!(again.bits(row, &case), first.bits(row, &case), "{case:?}, {order:?}");
+                assert_eq!(again.bits(row, &case.shape), first.bits(row, &case.shape), "{case:?}, {order:?}");
             }
         }
     }
@@ -318,8 +200,8 @@ fn attention_is_within_its_bounds_and_the_same_in_every_order() {
 #[test]
 fn a_long_row_beside_short_ones_is_within_its_bounds() {
     for (stored, length) in [(Stored::Bf16, 4097), (Stored::E4m3, 8191)] {
-        let lengths = rows(&[1, length, 1]);
-        let case = Case { stored, rows: lengths, head_dim: 64, heads_kv: 1, chunk: 512, ..base() };
+        let shape = Shape { stored, head_dim: 64, heads_kv: 1, ..SHAPE };
+        let case = Case { shape, rows: rows(&[1, length, 1]), chunk: 512, ..base() };
         let outputs = case.run(Variant::Real, Order::Shuffled(3)).unwrap();
         case.check(&outputs).unwrap();
     }
@@ -328,22 +210,25 @@ fn a_long_row_beside_short_ones_is_within_its_bounds() {
 /// The plan of many rows is the plain prefix sum, over several tiles of the cta.
 #[test]
 fn many_rows_are_planned_and_found() {
-    for count in [255, 256, 257, 600] {
+    for count in [132, 133, 255, 256, 257, 600] {
         let lengths: Vec<usize> = (0..count).map(|at| at * 7 % 3).collect();
-        let case = Case { rows: rows(&lengths), head_dim: 64, heads_kv: 1, group: 1, ctas: 3, ..base() };
+        let shape = Shape { head_dim: 64, heads_kv: 1, group: 1, ..SHAPE };
+        let case = Case { shape, rows: rows(&lengths), ctas: 3, ..base() };
         case.check(&case.run(Variant::Real, Order::Shuffled(4)).unwrap()).unwrap();
     }
 }
 
 #[test]
 fn a_row_alone_has_the_bits_that_it_has_in_a_batch() {
-    for stored in [Stored::Bf16, Stored::E4m3] {
-        let batch = Case { stored, rows: rows(&[5, 200, 0, 64, 129, 300]), chunk: 64, ..base() };
+    for (compute, stored) in TYPES {
+        let shape = Shape { compute, stored, ..SHAPE };
+        let batch = Case { shape, rows: rows(&[5, 200, 0, 64, 129, 300]), chunk: 64, ..base() };
         let together = batch.run(Variant::Real, Order::Forward).unwrap();
         for (at, row) in batch.rows.iter().enumerate() {
-            let case = Case { rows: vec![*row], ctas: 1, pages_seed: 77, ..batch.clone() };
+            let shape = Shape { pages_seed: 77, ..shape };
+            let case = Case { shape, rows: vec![*row], ctas: 1, ..batch.clone() };
             let alone = case.run(Variant::Real, Order::Reverse).unwrap();
-            assert_eq!(alone.bits(0, &case), together.bits(at, &batch), "{stored:?}, row {at}");
+            assert_eq!(alone.bits(0, &shape), together.bits(at, &shape), "{stored:?}, row {at}");
         }
     }
 }
@@ -353,11 +238,39 @@ fn where_its_pages_lie_changes_no_bit() {
     let case = Case { rows: rows(&[100, 31, 260]), ..base() };
     let first = case.run(Variant::Real, Order::Forward).unwrap();
     for pages_seed in 2..5 {
-        let moved = Case { pages_seed, ..case.clone() }.run(Variant::Real, Order::Forward).unwrap();
-        assert_eq!(moved, first);
+        let shape = Shape { pages_seed, ..SHAPE };
+        assert_eq!(Case { shape, ..case.clone() }.run(Variant::Real, Order::Forward).unwrap(), first);
     }
-    let larger = Case { page_shift: 5, ..case }.run(Variant::Real, Order::Forward).unwrap();
-    assert_eq!(larger, first, "nor does the size of the pages");
+    for page_shift in [5, 6] {
+        let shape = Shape { page_shift, ..SHAPE };
+        let larger = Case { shape, ..case.clone() }.run(Variant::Real, Order::Forward).unwrap();
+        assert_eq!(larger, first, "nor does the size of the pages");
+    }
+}
+
+#[test]
+fn the_last_chunk_to_be_done_merges_as_a_kernel_of_its_own_does() {
+    for group in [1, 4, 7, 16] {
+        let shape = Shape { group, head_dim: 64, ..SHAPE };
+        let case = Case { shape, rows: rows(&[700, 0, 64, 130, 2300]), chunk: 64, ..base() };
+        let apart = case.run(Variant::Real, Order::Forward).unwrap();
+        for ctas in [1, 7, 200] {
+            let case = Case { in_place: true, ctas, ..case.clone() };
+            assert_eq!(case.run(Variant::Real, Order::Shuffled(1)).unwrap(), apart, "{group}, {ctas} ctas");
+        }
+    }
+}
+
+#[test]
+fn a_row_of_many_chunks_has_longer_ones() {
+    let case = Case { rows: rows(&[600, 64, 130, 129]), chunk: 64, row_chunks_max: 2, ..base() };
+    assert_eq!([600, 64, 130, 129].map(|length| case.chunks(length)), [2, 1, 2, 2]);
+    let long = case.run(Variant::Real, Order::Forward).unwrap();
+    case.check(&long).unwrap();
+    for (at, row) in case.rows.iter().enumerate() {
+        let alone = Case { rows: vec![*row], ..case.clone() }.run(Variant::Real, Order::Reverse).unwrap();
+        assert_eq!(alone.bits(0, &SHAPE), long.bits(at, &SHAPE));
+    }
 }
 
 #[test]
@@ -368,10 +281,71 @@ fn how_it_is_cut_changes_little() {
         let cut = Case { chunk, ..whole.clone() }.run(Variant::Real, Order::Forward).unwrap();
         // Each is one rounding to bf16 away from nearly the same sum, under maxima of its own for P.
         let bounds = Bounds { frobenius: 4e-3, largest: 8e-3 };
-        close("output", &wide(&cut.output), &wide(&first.output), bounds).unwrap();
+        close("output", &SHAPE.compute.wide(&cut.output), &SHAPE.compute.wide(&first.output), bounds)
+            .unwrap();
         for (cut, whole) in cut.lse.iter().zip(&first.lse) {
             assert!((cut - whole).abs() <= 1e-5, "{cut} and {whole}");
         }
+    }
+}
+
+/// Every logit grows by the same: no weight changes.
+#[test]
+fn keys_shifted_by_a_constant_change_the_sum_alone() {
+    let shape = Shape { data: Data::Coarse, ..SHAPE };
+    let case = Case { shape, rows: rows(&[70, 200]), ..base() };
+    let mut contents = shape.contents(&case.rows);
+    let first = case.run_on(&mut contents, Variant::Real, Order::Forward).unwrap();
+    let shift = |i: usize| (i % 9) as f32 * 0.25 - 1.0;
+    for content in &mut contents {
+        content
+            .k
+            .chunks_mut(shape.head_dim)
+            .for_each(|k| k.iter_mut().enumerate().for_each(|(i, x)| *x += shift(i)));
+    }
+    let moved = case.run_on(&mut contents, Variant::Real, Order::Forward).unwrap();
+    let bounds = Bounds { frobenius: 4e-3, largest: 1.6e-2 };
+    close("output", &shape.compute.wide(&moved.output), &shape.compute.wide(&first.output), bounds).unwrap();
+    for (row, content) in contents.iter().enumerate() {
+        for head in 0..shape.heads_q() {
+            let q = shape.compute.wide(&content.q[head * shape.head_dim..][..shape.head_dim]);
+            let more: f64 = q.iter().enumerate().map(|(i, q)| q * f64::from(shift(i))).sum();
+            let at = row * shape.heads_q() + head;
+            let off = f64::from(moved.lse[at] - first.lse[at]) - more * f64::from(shape.scale());
+            assert!(off.abs() <= 1e-4, "row {row}, head {head}: off by {off}");
+        }
+    }
+}
+
+#[test]
+fn values_that_are_all_alike_come_out_as_they_are() {
+    for (compute, stored) in TYPES {
+        let shape = Shape { compute, stored, head_dim: 64, ..SHAPE };
+        let case = Case { shape, rows: rows(&[3, 90, 300]), ..base() };
+        let mut contents = shape.contents(&case.rows);
+        contents.iter_mut().for_each(|content| content.v.fill(1.5));
+        let outputs = case.run_on(&mut contents, Variant::Real, Order::Forward).unwrap();
+        let worst =
+            shape.compute.wide(&outputs.output).iter().fold(0f64, |worst, x| worst.max((x - 1.5).abs()));
+        assert!(worst <= 1.5 * shape.bounds().0.frobenius, "{compute:?}, {stored:?}: off by {worst}");
+    }
+}
+
+#[test]
+fn a_cache_twice_over_adds_ln_2_to_the_sum() {
+    let case = Case { rows: rows(&[64, 128]), ..base() };
+    let mut contents = SHAPE.contents(&case.rows);
+    let first = case.run_on(&mut contents, Variant::Real, Order::Forward).unwrap();
+    for content in &mut contents {
+        content.k.extend_from_within(..);
+        content.v.extend_from_within(..);
+    }
+    let double = Case { rows: rows(&[128, 256]), ..case };
+    let second = double.run_on(&mut contents, Variant::Real, Order::Forward).unwrap();
+    let bounds = Bounds { frobenius: 4e-3, largest: 1.6e-2 };
+    close("output", &SHAPE.compute.wide(&second.output), &SHAPE.compute.wide(&first.output), bounds).unwrap();
+    for (second, first) in second.lse.iter().zip(&first.lse) {
+        assert!((second - first - std::f32::consts::LN_2).abs() <= 1e-5, "{second} after {first}");
     }
 }
 

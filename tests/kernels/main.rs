@@ -4,6 +4,7 @@
 //! pass the check on every case; every seeded bug fails it on some.
 
 mod append;
+mod attention;
 mod copy;
 mod core;
 mod decode;

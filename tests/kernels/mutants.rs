@@ -1,7 +1,7 @@
 //! Each seeded bug is caught, and for its own reason: by the emulator, or by the check of what came out.
 
 use crate::device::{Order, Variant, only_emulated};
-use crate::{ORDERS, append, copy, decode, hopper, norm, sample};
+use crate::{ORDERS, append, copy, decode, hopper, norm, prefill, sample};
 
 /// Asserts that in every order some case of the family fails, and says why in these words.
 fn caught<Case>(why: &str, cases: &[Case], failure: impl Fn(&Case, Order) -> Option<String>) {
@@ -41,6 +41,23 @@ fn every_seeded_bug_of_prefill_on_hopper_is_caught() {
         (Variant::TailUncleared, "holds NaN"),
         (Variant::CausalEdge, "query"),
         (Variant::TurnForgotten, "waits for threads that never come"),
+    ] {
+        caught(why, &cases, |case, order| match case.run(mutant, order) {
+            Err(faults) => Some(faults.text),
+            Ok(outputs) => case.check(&outputs).err(),
+        });
+    }
+}
+
+#[test]
+fn every_seeded_bug_of_prefill_is_caught() {
+    let cases = prefill::cases();
+    for (mutant, why) in [
+        (Variant::PageOffByOne, "outside of every buffer"),
+        (Variant::MaskEdge, "keys, head"),
+        (Variant::CopyNotAwaited, "copy was not waited for"),
+        (Variant::StageUnsynced, "shared memory that"),
+        (Variant::TailUnzeroed, "holds NaN"),
     ] {
         caught(why, &cases, |case, order| match case.run(mutant, order) {
             Err(faults) => Some(faults.text),

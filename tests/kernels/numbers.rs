@@ -1,9 +1,9 @@
 //! Small floats, made-up data, and how far from a reference a result may be.
 
 use flyball::prng::Prng;
-use flyball_simt::core::{from_bf16, from_e4m3, to_bf16, to_e4m3};
+use flyball_simt::core::{from_bf16, from_e4m3, from_f16, to_bf16, to_e4m3, to_f16};
 
-/// A bf16 that was never written.
+/// A bf16 or half that was never written: NaN in both.
 pub const POISON: u16 = 0x7fc1;
 
 /// `count` normal values times `scale`, as bf16.
@@ -16,10 +16,11 @@ pub fn wide(bits: &[u16]) -> Vec<f64> {
     bits.iter().map(|b| from_bf16(*b).into()).collect()
 }
 
-/// The cache's types: how many bytes an element has, and its conversions.
+/// The small types: how many bytes an element has, and its conversions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     Bf16,
+    F16,
     E4m3,
 }
 
@@ -27,24 +28,53 @@ impl Stored {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
             Self::E4m3 => "e4m3",
         }
     }
 
     pub fn bytes(self) -> usize {
         match self {
-            Self::Bf16 => 2,
+            Self::Bf16 | Self::F16 => 2,
             Self::E4m3 => 1,
         }
+    }
+
+    /// The bits of `value`, rounded.
+    pub fn bits(self, value: f32) -> u16 {
+        match self {
+            Self::Bf16 => to_bf16(value),
+            Self::F16 => to_f16(value),
+            Self::E4m3 => to_e4m3(value).into(),
+        }
+    }
+
+    /// What bits mean.
+    pub fn value(self, bits: u16) -> f64 {
+        match self {
+            Self::Bf16 => from_bf16(bits).into(),
+            Self::F16 => from_f16(bits).into(),
+            Self::E4m3 => from_e4m3(bits as u8).into(),
+        }
+    }
+
+    /// What they mean, each.
+    pub fn wide(self, bits: &[u16]) -> Vec<f64> {
+        bits.iter().map(|b| self.value(*b)).collect()
+    }
+
+    /// `count` normal values times `scale`.
+    pub fn normals(self, prng: &mut Prng, count: usize, scale: f64) -> Vec<u16> {
+        (0..count).map(|_| self.bits((prng.normal() * scale) as f32)).collect()
     }
 
     /// Puts `value`, rounded, at element `index`; what it became.
     pub fn put(self, pool: &mut [u8], index: usize, value: f32) -> f64 {
         match self {
-            Self::Bf16 => {
-                let bits = to_bf16(value);
+            Self::Bf16 | Self::F16 => {
+                let bits = self.bits(value);
                 pool[2 * index..2 * index + 2].copy_from_slice(&bits.to_ne_bytes());
-                from_bf16(bits).into()
+                self.value(bits)
             }
             Self::E4m3 => {
                 pool[index] = to_e4m3(value);
@@ -55,7 +85,7 @@ impl Stored {
 
     pub fn get(self, pool: &[u8], index: usize) -> f64 {
         match self {
-            Self::Bf16 => from_bf16(u16::from_ne_bytes([pool[2 * index], pool[2 * index + 1]])).into(),
+            Self::Bf16 | Self::F16 => self.value(u16::from_ne_bytes([pool[2 * index], pool[2 * index + 1]])),
             Self::E4m3 => from_e4m3(pool[index]).into(),
         }
     }
@@ -64,6 +94,7 @@ impl Stored {
     pub fn half_step(self) -> (f64, f64) {
         match self {
             Self::Bf16 => (2f64.powi(-8), 2f64.powi(-134)),
+            Self::F16 => (2f64.powi(-11), 2f64.powi(-25)),
             Self::E4m3 => (2f64.powi(-4), 2f64.powi(-10)),
         }
     }

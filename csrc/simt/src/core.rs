@@ -74,6 +74,7 @@ mod raw {
         pub safe fn core_rope_turns(pair: u32, head_dim: u32, theta: f64, scaling: RopeScaling) -> u64;
         pub safe fn core_rotation(turns: u64, position: u32) -> Rotation;
         pub safe fn core_visible_keys(query: u32, q_len: u32, kv_len: u32) -> u32;
+        pub safe fn core_chunk_tokens(length: u32, chunk: u32, most: u32) -> u32;
         pub safe fn core_chunk_count(length: u32, chunk: u32) -> u32;
         pub safe fn core_chunk_span(index: u32, length: u32, chunk: u32) -> Span;
         pub fn core_row_of(item: u32, rows: u32, from: *const u32) -> u32;
@@ -81,9 +82,9 @@ mod raw {
 }
 
 pub use raw::{
-    core_chunk_count as chunk_count, core_chunk_span as chunk_span, core_from_bf16 as from_bf16,
-    core_from_e4m3 as from_e4m3, core_from_f16 as from_f16, core_lse as lse, core_merge as merge,
-    core_normalizer as normalizer, core_philox as philox, core_rope_turns as rope_turns,
+    core_chunk_count as chunk_count, core_chunk_span as chunk_span, core_chunk_tokens as chunk_tokens,
+    core_from_bf16 as from_bf16, core_from_e4m3 as from_e4m3, core_from_f16 as from_f16, core_lse as lse,
+    core_merge as merge, core_normalizer as normalizer, core_philox as philox, core_rope_turns as rope_turns,
     core_rotation as rotation, core_to_bf16 as to_bf16, core_to_e4m3 as to_e4m3, core_to_f16 as to_f16,
     core_uniform as uniform, core_visible_keys as visible_keys,
 };

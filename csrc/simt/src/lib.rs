@@ -164,12 +164,16 @@ variants! {
         simt_kernels_none_prefill simt_kernels_none_hopper simt_kernels_none_sample,
     /// Not ours: small kernels that misbehave.
     Probes: simt_kernels_probes,
-    /// Decode reads the page of the token after the tile's first.
-    PageOffByOne: simt_kernels_page_off_by_one_decode,
-    /// Decode sees one key past the end.
-    MaskEdge: simt_kernels_mask_edge_decode,
-    /// Decode reads a stage while its copy may still be in flight.
-    CopyNotAwaited: simt_kernels_copy_not_awaited_decode,
+    /// Attention reads the page of 16 tokens further on.
+    PageOffByOne: simt_kernels_page_off_by_one_decode simt_kernels_page_off_by_one_prefill,
+    /// Attention sees one key past the end.
+    MaskEdge: simt_kernels_mask_edge_decode simt_kernels_mask_edge_prefill,
+    /// Attention reads a stage while its copy may still be in flight.
+    CopyNotAwaited: simt_kernels_copy_not_awaited_decode simt_kernels_copy_not_awaited_prefill,
+    /// Prefill copies what lies behind the last token.
+    TailUnzeroed: simt_kernels_tail_unzeroed_prefill,
+    /// Prefill reads what other warps copied without a barrier.
+    StageUnsynced: simt_kernels_stage_unsynced_prefill,
     /// Decode reads what other lanes copied without a barrier.
     WarpUnsynced: simt_kernels_warp_unsynced_decode,
     /// Decode merges its warps without a barrier.
