@@ -58,6 +58,10 @@ fn compiled(root: &Path, out: &Path) -> Result<Vec<Entry>, String> {
     // OUT_DIR is target/PROFILE/build/NAME/out.
     let target = out.ancestors().nth(4).expect("OUT_DIR lies in the target folder");
     let units = nvcc.compile(&csrc, &nvcc.cache(target), &archs, &table::read(&csrc, daily));
+    let units = units.unwrap_or_else(|said| {
+        eprintln!("{said}");
+        std::process::exit(1)
+    });
     Ok(units.into_iter().flat_map(entries).collect())
 }
 
@@ -96,18 +100,18 @@ fn over_budget(entries: &[Entry]) -> String {
     bad
 }
 
-/// What each takes, as a table.
+/// What each takes, as a table; the last column is the file that it is in.
 fn report(entries: &[Entry]) -> String {
     let mut text = format!(
-        "{:<32} {:<7} {:>8} {:>10} {:>9} {:>7} {:>7} {:>7}\n",
-        "kernel", "arch", "threads", "ctas/sm", "registers", "shared", "stack", "spilled"
+        "{:<32} {:<7} {:>8} {:>10} {:>9} {:>7} {:>7} {:>7} {}\n",
+        "kernel", "arch", "threads", "ctas/sm", "registers", "shared", "stack", "spilled", "file"
     );
-    for Entry { name, arch, shape, resources, .. } in entries {
-        let Shape { threads, shared, ctas_per_sm, .. } = shape;
+    for Entry { name, arch, shape, resources, cubin } in entries {
+        let (Shape { threads, shared, ctas_per_sm, .. }, file) = (shape, cubin.display());
         let Resources { registers, stack, spilled } = resources;
         writeln!(
             text,
-            "{name:<32} {arch:<7} {threads:>8} {ctas_per_sm:>10} {registers:>9} {shared:>7} {stack:>7} {spilled:>7}"
+            "{name:<32} {arch:<7} {threads:>8} {ctas_per_sm:>10} {registers:>9} {shared:>7} {stack:>7} {spilled:>7} {file}"
         )
         .unwrap();
     }

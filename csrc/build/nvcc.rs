@@ -58,7 +58,16 @@ impl Nvcc {
     }
 
     /// Compiles all lines for all architectures.
-    pub fn compile(&self, csrc: &Path, cache: &Path, archs: &[String], lines: &[Line]) -> Vec<Unit> {
+    ///
+    /// # Errors
+    /// What nvcc said of the first unit that it could not compile.
+    pub fn compile(
+        &self,
+        csrc: &Path,
+        cache: &Path,
+        archs: &[String],
+        lines: &[Line],
+    ) -> Result<Vec<Unit>, String> {
         fs::create_dir_all(cache).unwrap_or_else(|e| panic!("{}: {e}", cache.display()));
         let mut by_header: BTreeMap<&Path, Vec<Line>> = BTreeMap::new();
         for line in lines {
@@ -90,7 +99,13 @@ impl Nvcc {
         done.into_inner().unwrap().into_values().collect()
     }
 
-    fn compile_unit(&self, csrc: &Path, cache: &Path, arch: String, lines: Vec<Line>) -> Unit {
+    fn compile_unit(
+        &self,
+        csrc: &Path,
+        cache: &Path,
+        arch: String,
+        lines: Vec<Line>,
+    ) -> Result<Unit, String> {
         let header = lines[0].header.strip_prefix(csrc).expect("headers lie in csrc").display();
         let body: String = lines.iter().map(|line| line.text.clone() + "\n").collect();
         let source =
@@ -116,7 +131,7 @@ impl Nvcc {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             if !output.status.success() {
                 fs::remove_file(&unit).ok();
-                panic!("nvcc failed on {header} for {arch}:\n{command:?}\n{said}");
+                return Err(format!("nvcc failed on {header} for {arch}:\n{command:?}\n{said}"));
             }
             fs::write(&text, &said).expect("the cache is writable");
             fs::rename(&text, &log).expect("the cache is writable");
@@ -124,7 +139,7 @@ impl Nvcc {
             fs::remove_file(&unit).expect("the cache is writable");
         }
         let log = fs::read_to_string(&log).expect("the cache is readable");
-        Unit { arch, lines, cubin, log }
+        Ok(Unit { arch, lines, cubin, log })
     }
 
     /// A name for what these inputs compile to.
