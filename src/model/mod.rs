@@ -3,9 +3,11 @@
 //! Llama-like: RMSNorm, grouped-query attention with rotary positions and optionally normed queries and keys, a
 //! SiLU-gated MLP. Weights are bf16 or f16; queries, keys and values are one matrix, and so are gate and up.
 
+mod checkpoint;
 mod config;
 mod error;
 mod rope;
+mod safetensors;
 mod weights;
 
 pub use config::ModelConfig;

@@ -1,0 +1,342 @@
+//! Models from folders in the Hugging Face format: `config.json`, and weights in one safetensors file or in several
+//! with an index.
+
+use super::safetensors::TensorFile;
+use super::weights::Source;
+use super::{Model, ModelConfig, ModelError, Rope, RopeScaling, RopeStyle, Tensor, Weights};
+use crate::number::Dtype;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// What is read of `config.json`; its names are those of the transformers library.
+#[derive(Debug, Deserialize)]
+struct Description {
+    model_type: String,
+    num_hidden_layers: u32,
+    hidden_size: u32,
+    num_attention_heads: u32,
+    num_key_value_heads: Option<u32>,
+    head_dim: Option<u32>,
+    intermediate_size: u32,
+    vocab_size: u32,
+    max_position_embeddings: u32,
+    rms_norm_eps: f32,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<Scaling>,
+    /// Both of them, in newer files.
+    rope_parameters: Option<Scaling>,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    #[serde(alias = "dtype")]
+    torch_dtype: Option<String>,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    hidden_act: Option<String>,
+    sliding_window: Option<u32>,
+    use_sliding_window: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Scaling {
+    #[serde(alias = "type")]
+    rope_type: String,
+    rope_theta: Option<f64>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Model {
+    /// Reads a model from a folder. Its weights are converted if they are of another type than `config.json` says.
+    ///
+    /// # Errors
+    /// If a file is missing or not what it should be, or if the model is of a kind that is not supported.
+    pub fn load(folder: &Path) -> Result<Self, ModelError> {
+        let description: Description = json(&folder.join("config.json"))?;
+        let config = description.config()?;
+        config.check()?;
+        let single = folder.join("model.safetensors");
+        let files = if single.exists() {
+            vec![TensorFile::open(&single)?]
+        } else {
+            let index: Index = json(&folder.join("model.safetensors.index.json"))?;
+            let names: BTreeSet<_> = index.weight_map.into_values().collect();
+            names.iter().map(|name| TensorFile::open(&folder.join(name))).collect::<Result<_, _>>()?
+        };
+        let weights = Weights::collect(&config, &mut Files { files, dtype: config.dtype })?;
+        Ok(Self { config, weights })
+    }
+}
+
+fn json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
+    let name = || path.display().to_string();
+    let text = fs::read_to_string(path).map_err(|source| ModelError::Io { path: name(), source })?;
+    serde_json::from_str(&text).map_err(|error| ModelError::Format { path: name(), what: error.to_string() })
+}
+
+struct Files {
+    files: Vec<TensorFile>,
+    dtype: Dtype,
+}
+
+impl Source for Files {
+    fn take(&mut self, names: &[String], rows: &[usize], columns: usize) -> Result<Tensor, ModelError> {
+        let all = rows.iter().sum();
+        let mut bits = Vec::with_capacity(all * columns);
+        for (name, rows) in names.iter().zip(rows) {
+            let file = self.files.iter_mut().find(|file| file.has(name));
+            let file = file.ok_or_else(|| ModelError::Missing(name.clone()))?;
+            file.read(name, &[*rows, columns], self.dtype, &mut bits)?;
+        }
+        Tensor::new(&names[0], all, columns, bits)
+    }
+}
+
+impl Description {
+    fn config(&self) -> Result<ModelConfig, ModelError> {
+        self.supported()?;
+        let heads_q = self.num_attention_heads;
+        let dtype = match self.torch_dtype.as_deref() {
+            Some("float16") => Dtype::F16,
+            _ => Dtype::Bf16,
+        };
+        Ok(ModelConfig {
+            layers: self.num_hidden_layers,
+            hidden: self.hidden_size,
+            heads_q,
+            heads_kv: self.num_key_value_heads.unwrap_or(heads_q),
+            head_dim: self.head_dim.unwrap_or(self.hidden_size / heads_q.max(1)),
+            intermediate: self.intermediate_size,
+            vocab: self.vocab_size,
+            context: self.max_position_embeddings,
+            norm_epsilon: self.rms_norm_eps,
+            rope: self.rope()?,
+            qk_norm: self.model_type == "qwen3",
+            tied: self.tie_word_embeddings,
+            dtype,
+        })
+    }
+
+    /// Whether a decoder of ours computes what this one does.
+    fn supported(&self) -> Result<(), ModelError> {
+        let windowed = self.sliding_window.is_some() && self.use_sliding_window != Some(false);
+        let wrong = match () {
+            () if !["llama", "mistral", "qwen3"].contains(&self.model_type.as_str()) => {
+                format!("model_type {:?}; llama, mistral and qwen3 are known", self.model_type)
+            }
+            () if self.attention_bias || self.mlp_bias => "it has biases".into(),
+            () if self.hidden_act.as_deref().is_some_and(|act| act != "silu") => {
+                format!("hidden_act {:?}; silu is known", self.hidden_act.as_deref().unwrap_or_default())
+            }
+            () if windowed => "it has a sliding window".into(),
+            () => return Ok(()),
+        };
+        Err(ModelError::Unsupported(wrong))
+    }
+
+    fn rope(&self) -> Result<Rope, ModelError> {
+        let scaling = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
+        let theta = scaling.and_then(|s| s.rope_theta).or(self.rope_theta).unwrap_or(1e4);
+        let scaling = scaling.map(Scaling::read).transpose()?.flatten();
+        Ok(Rope { theta, style: RopeStyle::NeoX, scaling })
+    }
+}
+
+impl Scaling {
+    fn read(&self) -> Result<Option<RopeScaling>, ModelError> {
+        match self.rope_type.as_str() {
+            "default" => Ok(None),
+            "llama3" => {
+                let given = |name: &str, value: Option<f64>| {
+                    value.ok_or_else(|| ModelError::Unsupported(format!("rope scaling without {name}")))
+                };
+                let context = self.original_max_position_embeddings;
+                Ok(Some(RopeScaling {
+                    factor: given("factor", self.factor)?,
+                    low_frequency_factor: given("low_freq_factor", self.low_freq_factor)?,
+                    high_frequency_factor: given("high_freq_factor", self.high_freq_factor)?,
+                    original_context: given("original_max_position_embeddings", context)?,
+                }))
+            }
+            other => {
+                Err(ModelError::Unsupported(format!("rope scaling {other:?}; default and llama3 are known")))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tiny;
+    use crate::number::{from_bf16, from_f16};
+    use serde_json::{Value, json};
+    use tempfile::TempDir;
+
+    fn description() -> Value {
+        json!({
+            "model_type": "qwen3", "num_hidden_layers": 3, "hidden_size": 64, "num_attention_heads": 8,
+            "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 96, "vocab_size": 256,
+            "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 1e4, "rope_scaling": null,
+            "tie_word_embeddings": false, "torch_dtype": "bfloat16", "hidden_act": "silu",
+            "sliding_window": null, "use_sliding_window": false, "bos_token_id": 1,
+        })
+    }
+
+    /// The parts of a model as a checkpoint has them: name, shape, bits.
+    fn parts(model: &Model) -> Vec<(String, Vec<usize>, Vec<u16>)> {
+        let config = model.config();
+        let (q, kv, mlp) = (config.q_width(), config.kv_width(), config.intermediate as usize);
+        let mut parts = Vec::new();
+        for tensor in model.weights().tensors() {
+            let split: Vec<(&str, usize)> = match tensor.name() {
+                name if name.contains("q_proj") => vec![("q_proj", q), ("k_proj", kv), ("v_proj", kv)],
+                name if name.contains("gate_proj") => vec![("gate_proj", mlp), ("up_proj", mlp)],
+                _ => vec![("", tensor.rows())],
+            };
+            let (first, mut row) = (split[0].0, 0);
+            for (part, rows) in split {
+                let bits = tensor.bits()[row * tensor.columns()..][..rows * tensor.columns()].to_vec();
+                let shape = if rows == 1 { vec![tensor.columns()] } else { vec![rows, tensor.columns()] };
+                parts.push((tensor.name().replace(first, part), shape, bits));
+                row += rows;
+            }
+        }
+        parts
+    }
+
+    /// A file of these parts, as bf16 or, where `wide`, as f32.
+    fn write(path: &Path, parts: &[(String, Vec<usize>, Vec<u16>)], wide: bool) {
+        let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+        header.insert("__metadata__".into(), json!({"format": "pt"}));
+        for (name, shape, bits) in parts {
+            let begin = data.len();
+            for bits in bits {
+                match wide {
+                    true => data.extend(from_bf16(*bits).to_le_bytes()),
+                    false => data.extend(bits.to_le_bytes()),
+                }
+            }
+            let dtype = if wide { "F32" } else { "BF16" };
+            let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, data.len()]});
+            header.insert(name.clone(), entry);
+        }
+        let header = serde_json::to_vec(&header).unwrap();
+        let length = (header.len() as u64).to_le_bytes();
+        fs::write(path, [&length[..], &header, &data].concat()).unwrap();
+    }
+
+    fn folder(description: &Value) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("config.json"), description.to_string()).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_model_is_read_as_it_was_written() {
+        let model = Model::random(tiny(), 9).unwrap();
+        let parts = parts(&model);
+        for wide in [false, true] {
+            let folder = folder(&description());
+            write(&folder.path().join("model.safetensors"), &parts, wide);
+            assert_eq!(Model::load(folder.path()).unwrap(), model);
+        }
+        // In two files, with an index.
+        let folder = folder(&description());
+        let (one, two) = parts.split_at(parts.len() / 2);
+        let mut index = BTreeMap::new();
+        for (name, parts) in [("model-1.safetensors", one), ("model-2.safetensors", two)] {
+            write(&folder.path().join(name), parts, false);
+            index.extend(parts.iter().map(|(part, ..)| (part, name)));
+        }
+        let index = json!({"metadata": {}, "weight_map": index}).to_string();
+        fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
+        assert_eq!(Model::load(folder.path()).unwrap(), model);
+    }
+
+    #[test]
+    fn weights_become_what_the_description_says() {
+        let model = Model::random(tiny(), 9).unwrap();
+        let mut description = description();
+        description["torch_dtype"] = "float16".into();
+        let folder = folder(&description);
+        write(&folder.path().join("model.safetensors"), &parts(&model), false);
+        let half = Model::load(folder.path()).unwrap();
+        let pairs = half.weights().lm_head().bits().iter().zip(model.weights().lm_head().bits());
+        // A bf16 of usual size is an f16 too.
+        pairs.for_each(|(half, bf16)| {
+            let (half, bf16) = (from_f16(*half), from_bf16(*bf16));
+            assert!((half - bf16).abs() <= 2f32.powi(-25), "{half} and {bf16}");
+        });
+    }
+
+    #[test]
+    fn every_wrong_checkpoint_is_refused_with_its_reason() {
+        let model = Model::random(tiny(), 9).unwrap();
+        let error = |parts: &[(String, Vec<usize>, Vec<u16>)], description: &Value| {
+            let folder = folder(description);
+            write(&folder.path().join("model.safetensors"), parts, false);
+            Model::load(folder.path()).unwrap_err().to_string()
+        };
+        let whole = parts(&model);
+        assert_eq!(error(&whole[1..], &description()), "weight \"model.embed_tokens.weight\" is missing");
+        let mut turned = whole.clone();
+        turned[0].1.reverse();
+        assert!(error(&turned, &description()).contains("has shape [64, 256], but [256, 64] is needed"));
+        let mut short = whole.clone();
+        short[0].2.pop();
+        assert!(error(&short, &description()).contains("model.embed_tokens.weight: bytes 0 to 32766"));
+        for (field, value, reason) in [
+            ("model_type", json!("gpt2"), "model_type \"gpt2\"; llama, mistral and qwen3 are known"),
+            ("attention_bias", json!(true), "it has biases"),
+            ("hidden_act", json!("gelu"), "hidden_act \"gelu\""),
+            ("rope_scaling", json!({"type": "yarn", "factor": 4.0}), "rope scaling \"yarn\""),
+            ("head_dim", json!(72), "head_dim is 72"),
+            ("vocab_size", json!(-1), "config.json"),
+        ] {
+            let mut description = description();
+            description[field] = value;
+            let error = error(&whole, &description);
+            assert!(error.contains(reason), "{field}: {error}");
+        }
+        let mut windowed = description();
+        (windowed["sliding_window"], windowed["use_sliding_window"]) = (json!(4096), json!(true));
+        assert!(error(&whole, &windowed).contains("it has a sliding window"));
+        let empty = tempfile::tempdir().unwrap();
+        assert!(Model::load(empty.path()).unwrap_err().to_string().contains("config.json"));
+    }
+
+    #[test]
+    fn descriptions_are_read_with_their_defaults() {
+        let read = |value: Value| serde_json::from_value::<Description>(value).unwrap().config().unwrap();
+        assert_eq!(read(description()), tiny());
+        let mut llama = description();
+        llama["model_type"] = "llama".into();
+        let object = llama.as_object_mut().unwrap();
+        for name in ["head_dim", "num_key_value_heads", "rope_theta", "rope_scaling"] {
+            object.remove(name);
+        }
+        object.insert("hidden_size".into(), 512.into());
+        object.insert(
+            "rope_parameters".into(),
+            json!({
+                "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+            }),
+        );
+        let config = read(llama);
+        assert_eq!((config.head_dim, config.heads_kv, config.qk_norm), (64, 8, false));
+        assert_eq!((config.rope.theta, config.rope.scaling.unwrap().factor), (5e5, 8.0));
+    }
+}
