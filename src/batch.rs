@@ -79,7 +79,7 @@ impl History {
 }
 
 /// Copies of one part of a step.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Copies {
     /// From the device to the host; these come first.
     pub swap_out: Vec<SwapBlock>,
@@ -103,7 +103,7 @@ impl Copies {
 }
 
 /// Everything that an executor needs for one step.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct BatchPlan {
     /// Which step.
     pub step: u64,
@@ -173,5 +173,56 @@ impl BatchPlan {
     /// Whether an executor has nothing to do.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.before.is_empty() && self.beside.is_empty() && self.after.is_empty()
+    }
+}
+
+impl Clone for Copies {
+    fn clone(&self) -> Self {
+        let mut copy = Self::default();
+        copy.clone_from(self);
+        copy
+    }
+
+    /// Keeps its memory: an executor that needs the plan for longer than its submission copies it in each step.
+    fn clone_from(&mut self, source: &Self) {
+        let Self { swap_out, swap_in, device } = source;
+        self.swap_out.clone_from(swap_out);
+        self.swap_in.clone_from(swap_in);
+        self.device.clone_from(device);
+    }
+}
+
+impl Clone for BatchPlan {
+    fn clone(&self) -> Self {
+        let mut copy = Self::default();
+        copy.clone_from(self);
+        copy
+    }
+
+    /// Keeps its memory, as for [`Copies`].
+    fn clone_from(&mut self, source: &Self) {
+        let Self {
+            step,
+            decided,
+            pause,
+            shape,
+            rows,
+            token_ids,
+            opened,
+            history,
+            tables,
+            before,
+            beside,
+            after,
+        } = source;
+        (self.step, self.decided, self.pause, self.shape) = (*step, *decided, *pause, *shape);
+        self.rows.clone_from(rows);
+        self.token_ids.clone_from(token_ids);
+        self.opened.clone_from(opened);
+        self.history.clone_from(history);
+        self.tables.clone_from(tables);
+        self.before.clone_from(before);
+        self.beside.clone_from(beside);
+        self.after.clone_from(after);
     }
 }

@@ -3,7 +3,7 @@
 use crate::units::Nanos;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One monotonic clock. Readings never decrease.
 pub trait Clock: Send {
@@ -34,6 +34,11 @@ impl Clock for MonotonicClock {
     fn now(&self) -> Nanos {
         Nanos(self.zero.elapsed().as_nanos() as u64)
     }
+}
+
+/// Waits for `span` of real time.
+pub fn sleep(span: Nanos) {
+    std::thread::sleep(Duration::from_nanos(span.0));
 }
 
 /// A clock that only moves when it is told to; clones share one time.

@@ -73,6 +73,8 @@ const UNSAFE_HOME: &[&str] = &[
     "exec/cuda/arena.rs",
     // A kernel is code that the compiler cannot see.
     "exec/cuda/kernels.rs",
+    // Code for vectors that the compiler may not assume, after asking whether the machine has them.
+    "exec/cpu/simd.rs",
 ];
 
 const RULES: &[Rule] = &[

@@ -1,5 +1,6 @@
 //! Executing: a plan goes in, tokens come out. An executor never sees a queue or a deadline.
 
+pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod sim;

@@ -1,0 +1,315 @@
+//! A decoder driven through the engine on the CPU: a request's tokens are the same however it is scheduled.
+
+use flyball::clock::Clock;
+use flyball::config::{Config, Preempt, SwapMode};
+use flyball::cost::{CostModel, Profile};
+use flyball::engine::{Counters, Engine};
+use flyball::exec::cpu::CpuExecutor;
+use flyball::model::{Model, ModelConfig, tiny};
+use flyball::number::Dtype;
+use flyball::prng::Prng;
+use flyball::request::{FinishReason, Prompt, Request, SamplingParams, StopTokens};
+use flyball::sched::order;
+use flyball::units::{Blocks, Nanos, Tokens};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+/// A clock that moves on whenever it is read, so that policies see time pass, the same in every run.
+#[derive(Clone, Default)]
+struct Ticks(Arc<AtomicU64>);
+
+impl Clock for Ticks {
+    fn now(&self) -> Nanos {
+        Nanos(self.0.fetch_add(200_000, Ordering::Relaxed))
+    }
+}
+
+static MODEL: LazyLock<Arc<Model>> =
+    LazyLock::new(|| Arc::new(Model::random(ModelConfig { layers: 2, heads_q: 4, ..tiny() }, 5).unwrap()));
+
+/// How a run is scheduled.
+#[derive(Clone, Debug)]
+struct Setup {
+    policy: &'static str,
+    kv: Dtype,
+    config: Config,
+}
+
+/// Plenty of everything: nobody is evicted.
+fn ample() -> Setup {
+    let config = Config {
+        block_size: Tokens(16),
+        kv_blocks: Blocks(128),
+        host_blocks: Blocks(128),
+        max_num_seqs: 8,
+        max_resident: 12,
+        max_num_batched_tokens: Tokens(64),
+        max_model_len: Tokens(320),
+        waiting_max: 64,
+        ..Config::default()
+    };
+    Setup { policy: "fcfs", kv: Dtype::Bf16, config }
+}
+
+/// What came of each request, by its `user_data`.
+struct Outcome {
+    tokens: Vec<Vec<u32>>,
+    reasons: Vec<Option<FinishReason>>,
+    counters: Counters,
+}
+
+/// A request, and the step before which it is submitted, and the one before which it is cancelled.
+#[derive(Clone, Debug)]
+struct Arrival {
+    request: Request,
+    at: u32,
+    cancel: Option<u32>,
+}
+
+fn run(setup: &Setup, arrivals: &[Arrival]) -> Outcome {
+    let clock = Ticks::default();
+    let Setup { policy, kv, config } = setup;
+    let device = CpuExecutor::new(MODEL.clone(), config, *kv, Box::new(clock.clone())).unwrap();
+    let cost = CostModel::new(&Profile::load("a100-llama-3-8b").unwrap());
+    let policy = order::parse(policy, None).unwrap();
+    let mut engine = Engine::new(config.clone(), policy, Box::new(device), Box::new(clock), cost).unwrap();
+    let mut outcome = Outcome {
+        tokens: vec![Vec::new(); arrivals.len()],
+        reasons: vec![None; arrivals.len()],
+        counters: Counters::default(),
+    };
+    let mut ids = vec![None; arrivals.len()];
+    for step in 0..10_000 {
+        for (at, arrival) in arrivals.iter().enumerate() {
+            if arrival.at == step {
+                let request = Request { user_data: at as u64, ..arrival.request.clone() };
+                ids[at] = Some(engine.submit(request).unwrap());
+            }
+            if arrival.cancel == Some(step) && outcome.reasons[at].is_none() {
+                ids[at].map(|id| engine.cancel(id));
+            }
+        }
+        let report = engine.step().unwrap();
+        for token in report.tokens {
+            let tokens = &mut outcome.tokens[token.user_data as usize];
+            tokens.push(token.token);
+            assert_eq!(tokens.len(), token.index as usize, "every token comes once and in its order");
+        }
+        for ended in report.ended {
+            let place = &mut outcome.reasons[ended.user_data as usize];
+            assert_eq!(place.replace(ended.reason), None, "a request ends once");
+        }
+        engine.check();
+        if engine.is_idle() && arrivals.iter().all(|a| a.at <= step) {
+            outcome.counters = engine.counters();
+            return outcome;
+        }
+    }
+    panic!("10,000 steps do not end {setup:?}");
+}
+
+/// The tokens of each request when nothing else runs, on a machine with plenty of everything.
+fn alone(arrivals: &[Arrival], kv: Dtype) -> Vec<(Vec<u32>, Option<FinishReason>)> {
+    let setup = Setup { kv, ..ample() };
+    let each = |arrival: &Arrival| {
+        let arrival = Arrival { at: 0, cancel: None, ..arrival.clone() };
+        let mut outcome = run(&setup, &[arrival]);
+        (outcome.tokens.remove(0), outcome.reasons[0])
+    };
+    arrivals.iter().map(each).collect()
+}
+
+/// Greedy, and each rule of sampling, some with penalties.
+fn sampling(p: &mut Prng) -> SamplingParams {
+    let plain = SamplingParams { temperature: 1.0, seed: p.bits(), ..SamplingParams::default() };
+    match p.below(6) {
+        0 | 1 => SamplingParams::default(),
+        2 => plain,
+        3 => SamplingParams { top_k: 20, top_p: 0.9, ..plain },
+        4 => SamplingParams { temperature: 0.7, min_p: 0.05, presence_penalty: 0.5, ..plain },
+        _ => SamplingParams { repetition_penalty: 1.3, frequency_penalty: 0.2, ..SamplingParams::default() },
+    }
+}
+
+/// Requests of which half share their first 40 tokens.
+fn arrivals(seed: u64, count: u32) -> Vec<Arrival> {
+    let mut p = Prng::new(seed);
+    let shared: Vec<u32> = (0..40).map(|_| p.below(256) as u32).collect();
+    (0..count)
+        .map(|_| {
+            let own = (0..p.between(1, 60)).map(|_| p.below(256) as u32).collect::<Vec<_>>();
+            let prompt = if p.chance(1, 2) { [shared.clone(), own].concat() } else { own };
+            let max_tokens = Tokens(p.between(1, 50) as u32);
+            let mut request = Request::new(Nanos::ZERO, Prompt::Tokens(prompt.into()), max_tokens);
+            request.sampling = sampling(&mut p);
+            request.priority = p.below(2) as u8;
+            request.client = p.below(3) as u32;
+            Arrival { request, at: p.below(30) as u32, cancel: None }
+        })
+        .collect()
+}
+
+/// Every request has the tokens that it has alone.
+fn same(setup: &Setup, arrivals: &[Arrival], want: &[(Vec<u32>, Option<FinishReason>)]) -> Counters {
+    let outcome = run(setup, arrivals);
+    for (at, (tokens, reason)) in want.iter().enumerate() {
+        assert_eq!(outcome.tokens[at], *tokens, "request {at} under {setup:?}");
+        assert_eq!(outcome.reasons[at], *reason, "request {at} under {setup:?}");
+    }
+    outcome.counters
+}
+
+const POLICIES: [&str; 6] =
+    ["fcfs", "vllm", "uniboost:k=8:refit=4", "flyball:quantum=4", "las:k=8", "sglang"];
+
+/// Runs the same requests under every policy at both depths, and adds up what the runs did.
+fn under_every_policy(change: impl Fn(&mut Config), arrivals: &[Arrival]) -> Counters {
+    let want = alone(arrivals, Dtype::Bf16);
+    let mut sum = Counters::default();
+    for policy in POLICIES {
+        for pipeline_depth in [1, 2] {
+            let mut setup = Setup { policy, ..ample() };
+            setup.config.pipeline_depth = pipeline_depth;
+            change(&mut setup.config);
+            let counters = same(&setup, arrivals, &want);
+            sum.swaps += counters.swaps;
+            sum.recomputes += counters.recomputes;
+            sum.cached_tokens += counters.cached_tokens;
+        }
+    }
+    sum
+}
+
+#[test]
+fn co_batching_changes_no_token() {
+    let sum = under_every_policy(|_| (), &arrivals(1, 10));
+    assert_eq!((sum.swaps, sum.recomputes, sum.cached_tokens), (0, 0, 0));
+}
+
+#[test]
+fn preemption_by_swap_changes_no_token() {
+    for swap in [SwapMode::Serial, SwapMode::Overlap] {
+        let tight = |c: &mut Config| {
+            (c.kv_blocks, c.preempt, c.swap) = (Blocks(12), Preempt::Swap, swap);
+        };
+        let sum = under_every_policy(tight, &arrivals(2, 12));
+        assert!(sum.swaps > 20, "{swap:?}: {sum:?}");
+    }
+}
+
+#[test]
+fn preemption_by_recompute_changes_no_token() {
+    let tight = |c: &mut Config| (c.kv_blocks, c.preempt) = (Blocks(12), Preempt::Recompute);
+    let sum = under_every_policy(tight, &arrivals(3, 12));
+    assert!(sum.recomputes > 20 && sum.swaps == 0, "{sum:?}");
+}
+
+#[test]
+fn prefix_hits_change_no_token() {
+    let sum = under_every_policy(|c| c.prefix_cache = true, &arrivals(4, 12));
+    assert!(sum.cached_tokens > 1_000, "{sum:?}");
+}
+
+#[test]
+fn prefix_hits_and_preemption_together_change_no_token() {
+    let tight = |c: &mut Config| {
+        (c.kv_blocks, c.host_blocks, c.prefix_cache) = (Blocks(14), Blocks(20), true);
+    };
+    let sum = under_every_policy(tight, &arrivals(5, 14));
+    assert!(sum.cached_tokens > 0 && sum.swaps > 20 && sum.recomputes > 0, "{sum:?}");
+}
+
+#[test]
+fn every_type_of_cache_keeps_tokens_alike() {
+    let arrivals = arrivals(6, 8);
+    for kv in [Dtype::F16, Dtype::E4m3] {
+        let mut setup = Setup { kv, ..ample() };
+        setup.config.kv_blocks = Blocks(12);
+        same(&setup, &arrivals, &alone(&arrivals, kv));
+    }
+}
+
+#[test]
+fn a_request_ends_at_its_stop_token_or_its_limit() {
+    let plain = arrivals(7, 6);
+    let want = alone(&plain, Dtype::Bf16);
+    for (arrival, (tokens, reason)) in plain.iter().zip(&want) {
+        assert_eq!(tokens.len(), arrival.request.max_tokens.0 as usize);
+        assert_eq!(*reason, Some(FinishReason::Length));
+        assert!(tokens.iter().all(|token| *token < 256));
+    }
+    // The same requests, each of which stops at a token that it is known to have.
+    let mut stopped = plain.clone();
+    for (arrival, (tokens, _)) in stopped.iter_mut().zip(&want) {
+        arrival.request.stop = StopTokens::new(&[tokens[tokens.len() / 2]]).unwrap();
+    }
+    for depth in [1, 2] {
+        let mut setup = ample();
+        setup.config.pipeline_depth = depth;
+        let outcome = run(&setup, &stopped);
+        for (at, (tokens, _)) in want.iter().enumerate() {
+            let first = tokens.iter().position(|t| *t == tokens[tokens.len() / 2]).unwrap();
+            assert_eq!(outcome.tokens[at], tokens[..=first], "depth {depth}");
+            assert_eq!(outcome.reasons[at], Some(FinishReason::Stop));
+        }
+    }
+}
+
+#[test]
+fn a_request_of_unknown_content_fails_alone() {
+    for depth in [1, 2] {
+        let mut mixed = arrivals(8, 4);
+        let want = alone(&mixed, Dtype::Bf16);
+        let unknown = Request::new(Nanos::ZERO, Prompt::Length(Tokens(20)), Tokens(5));
+        mixed.push(Arrival { request: unknown, at: 3, cancel: None });
+        let mut setup = ample();
+        setup.config.pipeline_depth = depth;
+        let outcome = run(&setup, &mixed);
+        assert_eq!(outcome.reasons[4], Some(FinishReason::Failed));
+        assert!(outcome.tokens[4].is_empty());
+        for (at, (tokens, _)) in want.iter().enumerate() {
+            assert_eq!(outcome.tokens[at], *tokens);
+        }
+    }
+}
+
+#[test]
+fn seeds_and_temperatures_change_tokens() {
+    let base = arrivals(9, 1).remove(0);
+    let with = |sampling| {
+        let mut arrival = base.clone();
+        arrival.request.sampling = sampling;
+        arrival.request.max_tokens = Tokens(30);
+        alone(&[arrival], Dtype::Bf16).remove(0).0
+    };
+    let greedy = with(SamplingParams::default());
+    let warm = SamplingParams { temperature: 1.0, seed: 1, ..SamplingParams::default() };
+    assert_ne!(with(warm), greedy);
+    assert_ne!(with(warm), with(SamplingParams { seed: 2, ..warm }));
+    assert_eq!(with(warm), with(warm));
+    assert_eq!(with(SamplingParams { top_k: 1, ..warm }), greedy);
+    let never_twice = with(SamplingParams { presence_penalty: 2.0, frequency_penalty: 2.0, ..warm });
+    let distinct = |tokens: &[u32]| tokens.iter().collect::<std::collections::BTreeSet<_>>().len();
+    assert!(distinct(&never_twice) > distinct(&with(SamplingParams { temperature: 0.5, ..warm })));
+}
+
+#[path = "../examples/tiny_model.rs"]
+#[allow(dead_code, missing_docs)] // its `main`
+mod example;
+
+#[test]
+fn the_example_prints_the_tokens_of_every_request() {
+    let print = || {
+        let mut out = Vec::new();
+        let speed = example::generate(Arc::new(Model::random(tiny(), 1).unwrap()), &mut out).unwrap();
+        assert!(speed.starts_with("64 tokens in "), "{speed}");
+        String::from_utf8(out).unwrap()
+    };
+    let first = print();
+    assert_eq!(first.lines().count(), 4);
+    for (at, line) in first.lines().enumerate() {
+        let tokens = line.strip_prefix(&format!("request {at}: [")).unwrap().split(", ").count();
+        assert_eq!(tokens, 16, "{line}");
+    }
+    assert_eq!(print(), first, "the same tokens in every run");
+}
