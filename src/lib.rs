@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! Request -> queue -> View -> Policy -> Decision -> BatchPlan -> Executor -> StepOutcome
-//!                      ^                                           sim            |
+//!                      ^                                         sim|cpu          |
 //!                      |                                                          v
 //!                      +------------ power budget, a plain value               metrics
 //! ```
@@ -53,7 +53,7 @@
 //! | decision | [`sched`] | view, decision, the walk, and one file per policy |
 //! | plan | [`batch`] | a decision as flat arrays |
 //! | mechanism | [`model`] | a decoder: its description and its weights |
-//! | | [`exec`] | runs plans; `exec::sim` is the simulated device |
+//! | | [`exec`] | runs plans; `exec::sim` is the simulated device, `exec::cpu` a decoder on the CPU |
 //! | loop | [`engine`] | the eight verbs, the only place where state changes |
 //! | accounts | [`metrics`] | latencies, energy, and the summary of a run |
 //! | | `record` | all inputs of a run, from which every decision follows again |
@@ -67,16 +67,18 @@
 //!
 //! Read [`sched::view`] (what a policy may know), [`sched::order`]'s `fcfs.rs` (a policy), [`sched::walk`]
 //! (how its answers become a decision), [`engine`] (the loop), [`exec::sim`] (a device in 150 lines) and
-//! [`sim`] (who feeds it). Then [`kv`], [`queue`] and [`cost`], each of which stands alone.
+//! [`sim`] (who feeds it), or [`exec::cpu`] and [`model`] (a device that computes tokens). Then [`kv`],
+//! [`queue`] and [`cost`], each of which stands alone.
 //!
 //! # What is in, and what is not
 //!
 //! In: the engine, its policies, KV paging with prefix cache and swap, pipelined steps, cost profiles fitted
-//! on published measurements, traces, the simulator and the command line. Not in this version, each with its
-//! seam: a CUDA executor (behind [`exec::Executor`]; its first kernels are in `csrc/`, tested on the CPU), NVML and a power governor (they would yield a
+//! on published measurements, traces, the simulator and the command line; Llama-like decoders from safetensors, and
+//! an executor that runs them on the CPU. Not in this version, each with its seam: a CUDA executor (behind [`exec::Executor`]; its first kernels are in `csrc/`, tested on the CPU), NVML and a power governor (they would yield a
 //! [`budget::PowerBudget`]), a server, and a C interface (both would wrap [`engine::Engine`]).
 //!
-//! Feature `cli`, on by default, adds `trace`, `suite` and `cli`; a library user turns default features off.
+//! Feature `cli`, on by default, adds `trace`, `suite` and `cli`, and `parallel` spreads the CPU executor over all
+//! cores; a library user turns default features off.
 
 pub mod batch;
 pub mod budget;
