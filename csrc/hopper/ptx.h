@@ -184,8 +184,8 @@ FB_DEVICE void copy_box(uint32_t byte, const TensorMap& map, Barrier barrier, ui
                         uint32_t w) {
 #ifdef __CUDACC__
     asm volatile(
-        "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
-        "[%2];" ::"r"(shared_address(byte)),
+        "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+        "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared_address(byte)),
         "l"(reinterpret_cast<uint64_t>(map)), "r"(shared_address(barrier.byte)), "r"(x), "r"(y), "r"(z), "r"(w)
         : "memory");
 #else
@@ -193,7 +193,7 @@ FB_DEVICE void copy_box(uint32_t byte, const TensorMap& map, Barrier barrier, ui
 #endif
 }
 
-// ---- wgmma: products of a warpgroup's 64 rows, bf16 to float, in flight until they are waited for.
+// ---- wgmma: products of a warpgroup's 64 rows, bf16 or f16 to float, in flight until they are waited for.
 
 // Of 64 rows and n columns. Warp w has rows 16w to 16w + 15; with g = lane / 4 and t = lane % 4, of columns 8b to
 // 8b + 7 a thread has in 4b and 4b + 1 those of row g, columns 2t and 2t + 1, in 4b + 2 and 4b + 3 those of g + 8.
@@ -243,118 +243,84 @@ FB_DEVICE void pin_before(float value) {
 #endif
 }
 
-// sums (+)= a * b over 16 of k; both lie in shared memory, k innermost, as the descriptors say.
-template <uint32_t n>
+// sums (+)= a * b over 16 of k, T is Bf16 or F16; both lie in shared memory, k innermost, as the descriptors say.
+template <class T, uint32_t n>
 FB_DEVICE void product_shared(Accumulator<n>& sums, uint64_t a, uint64_t b, bool add);
 
 // sums += a * b over 16 of k; `b` lies in shared memory with n innermost.
-template <uint32_t n>
+template <class T, uint32_t n>
 FB_DEVICE void product_registers(Accumulator<n>& sums, const FragmentA& a, uint64_t b);
 
 #ifdef __CUDACC__
 
-template <>
-FB_DEVICE void product_shared<64>(Accumulator<64>& sums, uint64_t a, uint64_t b, bool add) {
-    asm volatile(
-        "{\n"
-        ".reg .pred add;\n"
-        "setp.ne.b32 add, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-        "}, %32, %33, add, 1, 1, 0, 0;\n"
-        "}\n"
-        : "+f"(sums.at[0]), "+f"(sums.at[1]), "+f"(sums.at[2]), "+f"(sums.at[3]), "+f"(sums.at[4]),
-          "+f"(sums.at[5]), "+f"(sums.at[6]), "+f"(sums.at[7]), "+f"(sums.at[8]), "+f"(sums.at[9]),
-          "+f"(sums.at[10]), "+f"(sums.at[11]), "+f"(sums.at[12]), "+f"(sums.at[13]), "+f"(sums.at[14]),
-          "+f"(sums.at[15]), "+f"(sums.at[16]), "+f"(sums.at[17]), "+f"(sums.at[18]), "+f"(sums.at[19]),
-          "+f"(sums.at[20]), "+f"(sums.at[21]), "+f"(sums.at[22]), "+f"(sums.at[23]), "+f"(sums.at[24]),
-          "+f"(sums.at[25]), "+f"(sums.at[26]), "+f"(sums.at[27]), "+f"(sums.at[28]), "+f"(sums.at[29]),
-          "+f"(sums.at[30]), "+f"(sums.at[31])
-        : "l"(a), "l"(b), "r"(int(add)));
-}
+// The sums of 64 and 128 columns as operands, from 0 on.
+#define FB_TEXT_64 \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24," \
+    "%25,%26,%27,%28,%29,%30,%31"
+#define FB_TEXT_128 \
+    FB_TEXT_64 "," \
+    "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53," \
+    "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define FB_SUMS_64(s) \
+    "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]), "+f"(s[7]), \
+    "+f"(s[8]), "+f"(s[9]), "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]), "+f"(s[14]), "+f"(s[15]), \
+    "+f"(s[16]), "+f"(s[17]), "+f"(s[18]), "+f"(s[19]), "+f"(s[20]), "+f"(s[21]), "+f"(s[22]), \
+    "+f"(s[23]), "+f"(s[24]), "+f"(s[25]), "+f"(s[26]), "+f"(s[27]), "+f"(s[28]), "+f"(s[29]), \
+    "+f"(s[30]), "+f"(s[31])
+#define FB_SUMS_128(s) \
+    FB_SUMS_64(s), \
+    "+f"(s[32]), "+f"(s[33]), "+f"(s[34]), "+f"(s[35]), "+f"(s[36]), "+f"(s[37]), "+f"(s[38]), \
+    "+f"(s[39]), "+f"(s[40]), "+f"(s[41]), "+f"(s[42]), "+f"(s[43]), "+f"(s[44]), "+f"(s[45]), \
+    "+f"(s[46]), "+f"(s[47]), "+f"(s[48]), "+f"(s[49]), "+f"(s[50]), "+f"(s[51]), "+f"(s[52]), \
+    "+f"(s[53]), "+f"(s[54]), "+f"(s[55]), "+f"(s[56]), "+f"(s[57]), "+f"(s[58]), "+f"(s[59]), \
+    "+f"(s[60]), "+f"(s[61]), "+f"(s[62]), "+f"(s[63])
 
-template <>
-FB_DEVICE void product_registers<64>(Accumulator<64>& sums, const FragmentA& a, uint64_t b) {
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-        "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 1;\n"
-        : "+f"(sums.at[0]), "+f"(sums.at[1]), "+f"(sums.at[2]), "+f"(sums.at[3]), "+f"(sums.at[4]),
-          "+f"(sums.at[5]), "+f"(sums.at[6]), "+f"(sums.at[7]), "+f"(sums.at[8]), "+f"(sums.at[9]),
-          "+f"(sums.at[10]), "+f"(sums.at[11]), "+f"(sums.at[12]), "+f"(sums.at[13]), "+f"(sums.at[14]),
-          "+f"(sums.at[15]), "+f"(sums.at[16]), "+f"(sums.at[17]), "+f"(sums.at[18]), "+f"(sums.at[19]),
-          "+f"(sums.at[20]), "+f"(sums.at[21]), "+f"(sums.at[22]), "+f"(sums.at[23]), "+f"(sums.at[24]),
-          "+f"(sums.at[25]), "+f"(sums.at[26]), "+f"(sums.at[27]), "+f"(sums.at[28]), "+f"(sums.at[29]),
-          "+f"(sums.at[30]), "+f"(sums.at[31])
-        : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "l"(b));
-}
-
-template <>
-FB_DEVICE void product_shared<128>(Accumulator<128>& sums, uint64_t a, uint64_t b, bool add) {
-    asm volatile(
-        "{\n"
-        ".reg .pred add;\n"
-        "setp.ne.b32 add, %66, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-        "}, %64, %65, add, 1, 1, 0, 0;\n"
-        "}\n"
-        : "+f"(sums.at[0]), "+f"(sums.at[1]), "+f"(sums.at[2]), "+f"(sums.at[3]), "+f"(sums.at[4]),
-          "+f"(sums.at[5]), "+f"(sums.at[6]), "+f"(sums.at[7]), "+f"(sums.at[8]), "+f"(sums.at[9]),
-          "+f"(sums.at[10]), "+f"(sums.at[11]), "+f"(sums.at[12]), "+f"(sums.at[13]), "+f"(sums.at[14]),
-          "+f"(sums.at[15]), "+f"(sums.at[16]), "+f"(sums.at[17]), "+f"(sums.at[18]), "+f"(sums.at[19]),
-          "+f"(sums.at[20]), "+f"(sums.at[21]), "+f"(sums.at[22]), "+f"(sums.at[23]), "+f"(sums.at[24]),
-          "+f"(sums.at[25]), "+f"(sums.at[26]), "+f"(sums.at[27]), "+f"(sums.at[28]), "+f"(sums.at[29]),
-          "+f"(sums.at[30]), "+f"(sums.at[31]), "+f"(sums.at[32]), "+f"(sums.at[33]), "+f"(sums.at[34]),
-          "+f"(sums.at[35]), "+f"(sums.at[36]), "+f"(sums.at[37]), "+f"(sums.at[38]), "+f"(sums.at[39]),
-          "+f"(sums.at[40]), "+f"(sums.at[41]), "+f"(sums.at[42]), "+f"(sums.at[43]), "+f"(sums.at[44]),
-          "+f"(sums.at[45]), "+f"(sums.at[46]), "+f"(sums.at[47]), "+f"(sums.at[48]), "+f"(sums.at[49]),
-          "+f"(sums.at[50]), "+f"(sums.at[51]), "+f"(sums.at[52]), "+f"(sums.at[53]), "+f"(sums.at[54]),
-          "+f"(sums.at[55]), "+f"(sums.at[56]), "+f"(sums.at[57]), "+f"(sums.at[58]), "+f"(sums.at[59]),
-          "+f"(sums.at[60]), "+f"(sums.at[61]), "+f"(sums.at[62]), "+f"(sums.at[63])
-        : "l"(a), "l"(b), "r"(int(add)));
-}
-
-template <>
-FB_DEVICE void product_registers<128>(Accumulator<128>& sums, const FragmentA& a, uint64_t b) {
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-        "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;\n"
-        : "+f"(sums.at[0]), "+f"(sums.at[1]), "+f"(sums.at[2]), "+f"(sums.at[3]), "+f"(sums.at[4]),
-          "+f"(sums.at[5]), "+f"(sums.at[6]), "+f"(sums.at[7]), "+f"(sums.at[8]), "+f"(sums.at[9]),
-          "+f"(sums.at[10]), "+f"(sums.at[11]), "+f"(sums.at[12]), "+f"(sums.at[13]), "+f"(sums.at[14]),
-          "+f"(sums.at[15]), "+f"(sums.at[16]), "+f"(sums.at[17]), "+f"(sums.at[18]), "+f"(sums.at[19]),
-          "+f"(sums.at[20]), "+f"(sums.at[21]), "+f"(sums.at[22]), "+f"(sums.at[23]), "+f"(sums.at[24]),
-          "+f"(sums.at[25]), "+f"(sums.at[26]), "+f"(sums.at[27]), "+f"(sums.at[28]), "+f"(sums.at[29]),
-          "+f"(sums.at[30]), "+f"(sums.at[31]), "+f"(sums.at[32]), "+f"(sums.at[33]), "+f"(sums.at[34]),
-          "+f"(sums.at[35]), "+f"(sums.at[36]), "+f"(sums.at[37]), "+f"(sums.at[38]), "+f"(sums.at[39]),
-          "+f"(sums.at[40]), "+f"(sums.at[41]), "+f"(sums.at[42]), "+f"(sums.at[43]), "+f"(sums.at[44]),
-          "+f"(sums.at[45]), "+f"(sums.at[46]), "+f"(sums.at[47]), "+f"(sums.at[48]), "+f"(sums.at[49]),
-          "+f"(sums.at[50]), "+f"(sums.at[51]), "+f"(sums.at[52]), "+f"(sums.at[53]), "+f"(sums.at[54]),
-          "+f"(sums.at[55]), "+f"(sums.at[56]), "+f"(sums.at[57]), "+f"(sums.at[58]), "+f"(sums.at[59]),
-          "+f"(sums.at[60]), "+f"(sums.at[61]), "+f"(sums.at[62]), "+f"(sums.at[63])
-        : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "l"(b));
-}
+// The operands behind the sums are numbered from n / 2 on: o0 to o4.
+#define FB_PRODUCTS(T, type, n, o0, o1, o2, o3, o4)                                                             \
+    template <>                                                                                                 \
+    FB_DEVICE void product_shared<T, n>(Accumulator<n> & sums, uint64_t a, uint64_t b, bool add) {              \
+        asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, " o2 ", 0;\n"                                        \
+                     "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" FB_TEXT_##n "}, "      \
+                     o0 ", " o1 ", add, 1, 1, 0, 0;\n}\n"                                                       \
+                     : FB_SUMS_##n(sums.at)                                                                     \
+                     : "l"(a), "l"(b), "r"(int(add)));                                                          \
+    }                                                                                                           \
+    template <>                                                                                                 \
+    FB_DEVICE void product_registers<T, n>(Accumulator<n> & sums, const FragmentA& a, uint64_t b) {             \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" FB_TEXT_##n "}, {"     \
+                     o0 ", " o1 ", " o2 ", " o3 "}, " o4 ", 1, 1, 1, 1;\n"                                      \
+                     : FB_SUMS_##n(sums.at)                                                                     \
+                     : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "l"(b));                 \
+    }
+FB_PRODUCTS(Bf16, "bf16", 64, "%32", "%33", "%34", "%35", "%36")
+FB_PRODUCTS(Bf16, "bf16", 128, "%64", "%65", "%66", "%67", "%68")
+FB_PRODUCTS(F16, "f16", 64, "%32", "%33", "%34", "%35", "%36")
+FB_PRODUCTS(F16, "f16", 128, "%64", "%65", "%66", "%67", "%68")
+#undef FB_PRODUCTS
+#undef FB_SUMS_128
+#undef FB_SUMS_64
+#undef FB_TEXT_128
+#undef FB_TEXT_64
 
 #else
 
-template <uint32_t n>
-FB_DEVICE void product_shared(Accumulator<n>& sums, uint64_t a, uint64_t b, bool add) {
-    simt::product({sums.at, n, nullptr, a, b, add});
+namespace host {
+
+template <class T>
+float widened(uint16_t bits) {
+    return to_float(T{bits});
 }
 
-template <uint32_t n>
+}  // namespace host
+
+template <class T, uint32_t n>
+FB_DEVICE void product_shared(Accumulator<n>& sums, uint64_t a, uint64_t b, bool add) {
+    simt::product({sums.at, n, nullptr, a, b, add, host::widened<T>});
+}
+
+template <class T, uint32_t n>
 FB_DEVICE void product_registers(Accumulator<n>& sums, const FragmentA& a, uint64_t b) {
-    simt::product({sums.at, n, a.word, 0, b, true});
+    simt::product({sums.at, n, a.word, 0, b, true, host::widened<T>});
 }
 
 #endif

@@ -5,7 +5,6 @@
 #include <map>
 #include <vector>
 
-#include "../core/number.h"
 #include "../hopper/descriptor.h"
 #include "machine.h"
 #include "simt.h"
@@ -146,13 +145,13 @@ void arrive(const Box& box) {
 
 // ---- Products.
 
-float value_at(uint32_t byte) {
+float value_at(uint32_t byte, float (*value)(uint16_t)) {
     if (!within(byte, 2)) return 0.0f;
     if (state.in_flight[byte / kGranule]) fault("a product reads what a tensor copy has yet to bring");
     if (state.unfenced[byte / kGranule]) fault("a product reads what was written without a proxy fence");
-    flyball::Bf16 value;
-    std::memcpy(&value, shared_memory() + byte, sizeof value);
-    return flyball::to_float(value);
+    uint16_t bits;
+    std::memcpy(&bits, shared_memory() + byte, sizeof bits);
+    return value(bits);
 }
 
 struct Matrices {
@@ -168,18 +167,18 @@ void load(const Warpgroup& group, size_t at) {
     const flyball::Operand b = flyball::operand(any.b_shared), a = flyball::operand(any.a_shared);
     for (uint32_t k = 0; k < 16; ++k) {
         for (uint32_t n = 0; n < any.columns; ++n) {
-            matrices.b[k][n] = value_at(any.a ? flyball::element_n(b, k, n) : flyball::element_k(b, n, k));
+            matrices.b[k][n] = value_at(any.a ? flyball::element_n(b, k, n) : flyball::element_k(b, n, k), any.value);
         }
     }
     for (uint32_t row = 0; row < 64; ++row) {
         for (uint32_t k = 0; k < 16; ++k) {
             if (!any.a) {
-                matrices.a[row][k] = value_at(flyball::element_k(a, row, k));
+                matrices.a[row][k] = value_at(flyball::element_k(a, row, k), any.value);
                 continue;
             }
             const uint32_t thread = row / 16 * 32 + row % 8 * 4 + k % 8 / 2, word = row / 8 % 2 + k / 8 * 2;
             const uint32_t bits = group.queues[thread][at].product.a[word];
-            matrices.a[row][k] = flyball::to_float(flyball::Bf16{uint16_t(bits >> k % 2 * 16)});
+            matrices.a[row][k] = any.value(uint16_t(bits >> k % 2 * 16));
         }
     }
 }

@@ -49,6 +49,7 @@ struct Product {
     uint64_t a_shared;
     uint64_t b_shared;
     bool add;
+    float (*value)(uint16_t bits);  // of an element of a or b
 };
 void product(const Product& product);
 void products_commit();
