@@ -4,6 +4,7 @@ use crate::ORDERS;
 use crate::device::params::{Pool, Prefill, PrefillTensor};
 use crate::device::{Faults, Kernel, Memory, Order, Variant, tensor_map};
 use crate::numbers::{Bounds, POISON, close, poisoned};
+use flyball::exec::cuda::PageTensor;
 use flyball::prng::Prng;
 use flyball_simt::core::{from_bf16, from_f16, to_bf16, to_f16};
 
@@ -177,10 +178,10 @@ impl Case {
 
     /// The pool as `fb_prefill_tensor` describes it.
     fn map(&self, base: u64, pages: usize) -> [u64; 16] {
-        let (dim, page_size) = (self.head_dim as u64, self.page_size() as u64);
-        let strides = [2 * dim, 2 * dim * page_size, 2 * self.page_elements() as u64];
-        let sizes = [dim, page_size, 2 * self.heads_kv as u64, pages as u64];
-        tensor_map(base, strides, sizes, [64, page_size as u32, 1, 1])
+        let [dim, page_size, heads] = [self.head_dim, self.page_size(), self.heads_kv].map(|n| n as u32);
+        let stride = self.page_elements() as u64;
+        let PageTensor { dims, strides, tile } = PageTensor::new(dim, page_size, heads, stride, pages as u32);
+        tensor_map(base, strides, dims, tile)
     }
 
     pub fn run(&self, variant: Variant, order: Order) -> Result<Outputs, Faults> {

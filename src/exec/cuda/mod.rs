@@ -12,11 +12,13 @@
 mod arena;
 mod error;
 mod kernels;
+mod pages;
 pub mod params;
 
 pub use arena::{Arena, Buffer, Pinned, Plain};
 pub use error::CudaError;
 pub use kernels::{Kernel, Kernels, Swizzle, TensorMap, TensorType, Tiled, built};
+pub use pages::PageTensor;
 
 use cudarc::driver::sys::{
     CUdevice_attribute as Attribute, CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode,
