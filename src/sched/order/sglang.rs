@@ -109,11 +109,12 @@ fn reserve(max_tokens: u32, generated: u32) -> u32 {
 impl Sglang {
     /// Fills a prefill batch: the unfinished chunk first, then the queue.
     fn prefill(&mut self, view: &mut View<'_>, draft: &mut Draft<'_>) {
-        let page = view.config.block_size.0;
+        // A step may be shorter than a page; a chunk is then a whole step.
+        let page = view.config.block_size.0.min(view.config.max_num_batched_tokens.0);
         let running = || view.order.iter().map(|s| view.row(*s)).filter(|r| r.decodes());
         let expected: f64 =
             running().map(|r| f64::from(reserve(r.max_tokens, r.generated)) * self.ratio).sum();
-        let free = f64::from(view.free.0) * f64::from(page);
+        let free = f64::from(view.free.0) * f64::from(view.config.block_size.0);
         let chunk = view.config.max_num_batched_tokens.0;
         let mut room = Room { total: free - expected, input: 2 * chunk, chunk, page };
         draft.seqs -= draft.seqs.min(running().count() as u32);

@@ -322,3 +322,16 @@ fn andes_preempts_whoever_is_ahead_of_its_reader_up_to_the_cap() {
     let (few, many) = (preempted("andes:mark=0.5:cap=0.5"), preempted("andes:mark=0.5:cap=100"));
     assert!(few > 0 && few <= 20 && many > few, "{few} and {many} preemptions of 40 requests");
 }
+
+/// No chunk of a step shorter than a block was a whole number of pages, so nobody was ever admitted.
+#[test]
+fn sglang_serves_though_a_step_is_shorter_than_a_block() {
+    let short = Config { block_size: Tokens(32), max_num_batched_tokens: Tokens(8), ..config() };
+    let asks =
+        [Ask { prompt: 100, output: 5, ..Ask::default() }, Ask { prompt: 20, output: 40, ..Ask::default() }];
+    let mut steps = 0;
+    serve("sglang", short, &asks, |_| {
+        steps += 1;
+        assert!(steps < 1_000, "nobody is served");
+    });
+}
