@@ -293,6 +293,63 @@ fn seeds_and_temperatures_change_tokens() {
     assert!(distinct(&never_twice) > distinct(&with(SamplingParams { temperature: 0.5, ..warm })));
 }
 
+/// A machine under pressure, with features by chance.
+fn random_setup(p: &mut Prng) -> Setup {
+    let mut pick = |of: &[u64]| of[p.below(of.len() as u64) as usize];
+    let seqs = pick(&[1, 3, 8]) as u32;
+    let config = Config {
+        block_size: Tokens(pick(&[4, 16, 32]) as u32),
+        host_blocks: Blocks(pick(&[0, 10, 200]) as u32),
+        max_num_seqs: seqs,
+        max_resident: seqs + pick(&[0, 4]) as u32,
+        max_num_batched_tokens: Tokens(pick(&[8, 24, 128]) as u32),
+        max_model_len: Tokens(160),
+        prefix_cache: pick(&[0, 1]) == 1,
+        preempt: [Preempt::Swap, Preempt::Recompute, Preempt::Auto][pick(&[0, 1, 2]) as usize],
+        swap: [SwapMode::Serial, SwapMode::Overlap][pick(&[0, 1]) as usize],
+        pipeline_depth: pick(&[1, 2]) as u8,
+        ..ample().config
+    };
+    // From room for the longest request alone to room for several.
+    let tokens = pick(&[160, 200, 400]) as u32;
+    let kv_blocks = Blocks(tokens.div_ceil(config.block_size.0));
+    let kv = [Dtype::Bf16, Dtype::F16, Dtype::E4m3][pick(&[0, 0, 1, 2]) as usize];
+    Setup { policy: POLICIES[pick(&[0, 1, 2, 3, 4, 5]) as usize], kv, config: Config { kv_blocks, ..config } }
+}
+
+/// Random requests on random machines under random policies, some of them cancelled. A failure names its seed:
+/// `FLYBALL_SEED=n cargo test --test cpu random` repeats that run alone.
+#[test]
+fn random_schedules_change_no_token() {
+    let seeds = match std::env::var("FLYBALL_SEED") {
+        Ok(seed) => vec![seed.parse().expect("a seed is a number")],
+        Err(_) => (100..160).collect::<Vec<u64>>(),
+    };
+    for seed in seeds {
+        let mut p = Prng::new(seed);
+        let setup = random_setup(&mut p);
+        let count = p.between(1, 12) as u32;
+        let mut requests = arrivals(seed, count);
+        let want = alone(&requests, setup.kv);
+        for arrival in &mut requests {
+            arrival.cancel = p.chance(1, 6).then(|| arrival.at + 1 + p.below(40) as u32);
+        }
+        let outcome = run(&setup, &requests);
+        for (at, (tokens, reason)) in want.iter().enumerate() {
+            let got = &outcome.tokens[at];
+            match outcome.reasons[at] {
+                Some(FinishReason::Cancelled) if requests[at].cancel.is_some() => {
+                    assert_eq!(*got, tokens[..got.len()], "seed {seed}, request {at}: {setup:?}");
+                }
+                other => {
+                    assert_eq!(other, *reason, "seed {seed}, request {at}: {setup:?}");
+                    assert_eq!(got, tokens, "seed {seed}, request {at}: {setup:?}");
+                }
+            }
+        }
+    }
+}
+
 #[path = "../examples/tiny_model.rs"]
 #[allow(dead_code, missing_docs)] // its `main`
 mod example;
