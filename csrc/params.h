@@ -63,7 +63,8 @@ struct fb_copy {
 };
 static_assert(sizeof(fb_copy) == 40 && offsetof(fb_copy, page_bytes) == 24 && offsetof(fb_copy, count) == 32, "");
 
-// attention/decode: one query token per row over the paged cache, and the plan that splits the rows.
+// attention/decode: one query token per row over the paged cache, and the plan that splits the rows: into chunks that
+// each row's own length sets, so that its result depends on nothing else; or, with lists, into equal shares of all.
 struct fb_decode {
     struct fb_pool pool;
     fb_address q;            // [rows, q_stride]: heads_q heads of head_dim each
@@ -73,6 +74,7 @@ struct fb_decode {
     fb_address tables;       // [rows, table_stride] u32: page ids
     fb_address chunk_from;   // [rows + 1] u32: chunks before each row; filled by the plan
     fb_address chunks;       // [chunks_max, 4] u32: row, first token, end token, chunks of the row; by the plan
+    fb_address lists;        // [lists_max, 8] u32: first chunk, end chunk, 2 unused, entry of the first; by the plan
     fb_address partial;      // [chunks_max, heads_q, head_dim] float: unnormalised outputs of chunks
     fb_address partial_max;  // [chunks_max, heads_q] float, in log2 units
     fb_address partial_sum;  // [chunks_max, heads_q] float
@@ -82,14 +84,16 @@ struct fb_decode {
     int64_t table_stride;
     uint32_t rows;
     uint32_t heads_q;
-    float scale;      // of the logits, above 0
-    uint32_t chunk;   // tokens per chunk, a multiple of 64
-    uint32_t chunks_max;
-    uint32_t row_chunks_max;  // of a row: its chunks double until so many suffice; 0: no bound
+    float scale;              // of the logits, above 0
+    uint32_t chunk;           // tokens per chunk, a multiple of 64; of a list, at least
+    uint32_t chunks_max;      // with lists, rows + lists_max suffice
+    uint32_t row_chunks_max;  // of a row: its chunks double until so many suffice; 0: no bound. Without lists
+    uint32_t lists_max;       // shares of all tokens, each for every KV head: ctas / heads_kv; 0: no lists
+    uint32_t reserved;
 };
-static_assert(sizeof(fb_decode) == 176 && offsetof(fb_decode, q) == 40 && offsetof(fb_decode, lse) == 56 &&
-                  offsetof(fb_decode, chunks) == 88 && offsetof(fb_decode, overflow) == 128 &&
-                  offsetof(fb_decode, rows) == 152 && offsetof(fb_decode, chunk) == 164, "");
+static_assert(sizeof(fb_decode) == 192 && offsetof(fb_decode, q) == 40 && offsetof(fb_decode, lse) == 56 &&
+                  offsetof(fb_decode, chunks) == 88 && offsetof(fb_decode, overflow) == 136 &&
+                  offsetof(fb_decode, rows) == 160 && offsetof(fb_decode, lists_max) == 184, "");
 
 // attention/prefill: the new tokens of each row, its last ones in the cache, see what precedes them and themselves.
 // The group's heads of a token are neighbours: packed row `query * group + head` of a KV head; a tile is `tile` of

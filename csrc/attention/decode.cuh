@@ -8,17 +8,17 @@
 // copied runs ahead across the ends of items. Padding the group to 16 is free: K and V are read once, and their
 // reading is what it costs, 4 * length * heads_kv * head_dim bytes in bf16. Bound by memory; not measured yet.
 //
-// Batch invariance: chunks begin at multiples that the row's own length sets, each starts from an empty softmax, and
-// the order of every sum depends on the row alone. Empty row: zeros. Methods: Flash-Decoding (Dao et al., 2023), GQA
+// Batch invariance, without lists: chunks begin at multiples that the row's own length sets, each starts from an empty
+// softmax, and the order of every sum depends on the row alone. Empty row: zeros. Methods: Flash-Decoding (Dao et al., 2023), GQA
 // packing and register-level P as in FlashAttention-2 (Dao, 2023).
 #pragma once
 
 #include "../core/mutant.h"
 #include "../params.h"
 #include "../warp/arrive.h"
-#include "cached.cuh"
 #include "merge.cuh"
 #include "online.cuh"
+#include "queries.cuh"
 #include "walk.cuh"
 
 namespace flyball {
@@ -46,14 +46,18 @@ struct Decode {
     static constexpr uint32_t kCtasPerSm = kShared > 112 << 10 ? 1 : kShared > 74 << 10 ? 2 : 3;
     static_assert(head_dim % 16 == 0 && kShared <= 163 << 10, "an sm_80 has 163 KiB");
 
+    // Wide heads leave Q no registers: it waits where the merge of the warps will be.
+    static constexpr bool kSharedQuery = head_dim > 128;
+    using Query = QueryTiles<Compute, Stored, head_dim>;
+    static_assert(Query::Rows::kBytes <= kSums - kOuts, "");
+
     using Steps = Walk<Stored, head_dim, kWarps>;
     static_assert(Steps::kTokens == Cache::kTokens, "");
 
     static FB_DEVICE void run(const Params& p) {
         wait_for_previous_grid();
         allow_next_grid();
-        const uint32_t items = Global<uint32_t>(p.chunk_from)[p.rows] * p.pool.heads_kv;
-        if (cta_index() < items) Decode(p, items).attend(items);
+        Decode(p).attend();
     }
 
 private:
@@ -62,18 +66,17 @@ private:
     Steps steps;           // of what is to be copied
     uint32_t copied = 0;   // the stage that the next copy goes to
     uint32_t read = 0;     // the stage that is read next
-    FragmentA query[kSteps];
+    FragmentA query[kSharedQuery ? 1 : kSteps];
     FragmentC out[kBlocks];
     OnlineRow rows[2];     // lane / 4 and lane / 4 + 8
 
-    FB_DEVICE Decode(const Params& p, uint32_t items)
-        : p(p), group(p.heads_q / p.pool.heads_kv), steps(p, items) {}
+    FB_DEVICE explicit Decode(const Params& p) : p(p), group(p.heads_q / p.pool.heads_kv), steps(p) {}
 
-    FB_DEVICE void attend(uint32_t items) {
+    FB_DEVICE void attend() {
         FB_UNROLL
         for (uint32_t stage = 0; stage + 1 < kStages; ++stage) fetch();
-        for (Item item(p, items); item.exists(); item.next()) {
-            const Chunk chunk = Chunk::load(p, item.chunk());
+        for (Item item(p); item.exists(); item.next()) {
+            const Chunk chunk = item.chunk();
             const uint32_t head = item.head();
             begin(chunk, head);
             const float scale = logit_scale(head);
@@ -86,7 +89,7 @@ private:
                 if (token < chunk.end) attend_tile(token, chunk.end, scale);
                 read = following(read);
             }
-            finish(chunk, item.chunk(), head, scale);
+            finish(chunk, item.index(), head, scale);
         }
         copy_async_wait<0>();
     }
@@ -110,8 +113,8 @@ private:
                 const uint32_t row = index / Cache::kPieces, to = Cache::byte(row, index % Cache::kPieces);
                 const bool valid = row < step.tokens;
                 // The tokens of a head are contiguous in a page.
-                copy_async_streamed(stage, to, key + base * 16, valid);
-                copy_async_streamed(stage, Cache::kBytes + to, value + base * 16, valid);
+                copy_async(stage, to, key + base * 16, valid);
+                copy_async(stage, Cache::kBytes + to, value + base * 16, valid);
             }
             copied = following(copied);
         }
@@ -119,8 +122,19 @@ private:
     }
 
     FB_DEVICE void begin(Chunk chunk, uint32_t head) {
-        const Global<Compute> q(p.q);
         const int64_t base = chunk.row * p.q_stride + int64_t(head * group) * head_dim;
+        if constexpr (kSharedQuery) {
+            share_query(base);
+        } else {
+            load_query(base);
+        }
+        FB_UNROLL
+        for (uint32_t block = 0; block < kBlocks; ++block) out[block] = {};
+        rows[0] = rows[1] = {};
+    }
+
+    FB_DEVICE void load_query(int64_t base) {
+        const Global<Compute> q(p.q);
         FB_UNROLL
         for (uint32_t step = 0; step < kSteps; ++step) {
             FB_UNROLL
@@ -133,9 +147,22 @@ private:
                 }
             }
         }
-        FB_UNROLL
-        for (uint32_t block = 0; block < kBlocks; ++block) out[block] = {};
-        rows[0] = rows[1] = {};
+    }
+
+    FB_DEVICE void share_query(int64_t base) {
+        sync_cta();  // all have read what the warps summed
+        for (uint32_t index = thread_index(); index < 16 * Query::kPieces; index += kThreads) {
+            const uint32_t row = index / Query::kPieces, piece = index % Query::kPieces;
+            Pack<Compute, 8> in = {};
+            if (row < group) in = Global<Compute>(p.q).template load<8>(base + row * head_dim + piece * 8);
+            Query::store(Shared<uint32_t>(kOuts), row, piece, in);
+        }
+        sync_cta();
+    }
+
+    FB_DEVICE FragmentA query_of(uint32_t step) const {
+        if constexpr (kSharedQuery) return Query::fragment(Shared<uint8_t>(kOuts), 0, step);
+        return query[kSharedQuery ? 0 : step];
     }
 
     // Rows 8 to 15 are idle where a group has no more than 8 heads: their logits, weights and sums stay 0.
@@ -150,8 +177,9 @@ private:
             Cache::keys(k, keys, index);
             FB_UNROLL
             for (uint32_t step = 0; step < 2 && 2 * index + step < kSteps; ++step) {
-                mma<Math>(logits[0], query[2 * index + step], k[step][0]);
-                mma<Math>(logits[1], query[2 * index + step], k[step][1]);
+                const FragmentA q = query_of(2 * index + step);
+                mma<Math>(logits[0], q, k[step][0]);
+                mma<Math>(logits[1], q, k[step][1]);
             }
         }
         FB_UNROLL

@@ -17,8 +17,8 @@
 #include "../core/paging.h"
 #include "../core/tiles.h"
 #include "../params.h"
-#include "cached.cuh"
 #include "online.cuh"
+#include "queries.cuh"
 
 namespace flyball {
 
@@ -27,7 +27,7 @@ struct Prefill {
     using Params = fb_prefill;
     using Cache = Cached<Compute, Stored, head_dim>;
     using Math = typename Cache::Math;
-    using QueryTile = Tile<Math, head_dim>;
+    using Query = QueryTiles<Compute, Stored, head_dim>;
 
     static constexpr uint32_t kRows = 128;                            // packed rows, at most
     static constexpr uint32_t kBands = head_dim <= 128 ? 2 : 1;       // of 16 rows per warp
@@ -36,7 +36,7 @@ struct Prefill {
     static constexpr uint32_t kKeys = 64;
     static constexpr uint32_t kSlotBytes = kKeys / Cache::kTokens * Cache::kBytes;
     static constexpr uint32_t kSlots = kSlotBytes > 16384 ? 3 : 4;
-    static constexpr uint32_t kQueryBytes = kRows / QueryTile::kTokens * QueryTile::kBytes;
+    static constexpr uint32_t kQueryBytes = kRows / Query::Rows::kTokens * Query::Rows::kBytes;
     static constexpr uint32_t kShared = kQueryBytes + kSlots * kSlotBytes;
     static constexpr uint32_t kCtasPerSm = head_dim <= 128 ? 2 : 1;  // per SM
     static constexpr uint32_t kSteps = head_dim / 16;   // of Q * K
@@ -141,35 +141,14 @@ private:
     // Q of the tile's rows into shared memory, in the order in which K's elements serve; rows past the end are zeros.
     FB_DEVICE void load_queries() {
         const Global<Compute> q(p.q);
-        constexpr uint32_t kPieces = head_dim / 8;
-        for (uint32_t index = thread_index(); index < kRows * kPieces; index += kThreads) {
-            const uint32_t at = index / kPieces, piece = index % kPieces;
+        for (uint32_t index = thread_index(); index < kRows * Query::kPieces; index += kThreads) {
+            const uint32_t at = index / Query::kPieces, piece = index % Query::kPieces;
             Pack<Compute, 8> in = {};
             if (holds(at)) {
                 in = q.template load<8>(query(at) * p.q_stride + query_head(at) * head_dim + piece * 8);
             }
-            store_query(at, piece, in);
+            Query::store(Shared<uint32_t>(0), at, piece, in);
         }
-    }
-
-    static FB_DEVICE uint32_t query_byte(uint32_t at, uint32_t piece) {
-        return at / 16 * QueryTile::kBytes + QueryTile::byte(at % 16, piece);
-    }
-
-    FB_DEVICE void store_query(uint32_t at, uint32_t piece, Pack<Compute, 8> in) {
-        const Shared<uint32_t> words(0);
-        if constexpr (sizeof(Stored) == sizeof(Math)) {
-            words.store(query_byte(at, piece) / 4, Pack<uint32_t, 4>{{word(in, 0), word(in, 2), word(in, 4), word(in, 6)}});
-        } else {
-            // Elements 4t and 4t + 1 of 16 serve as k = 2t, 2t + 1, the next two as 2t + 8, 2t + 9.
-            const uint32_t half = piece % 2 * 2, pair = piece - piece % 2;
-            words.store(query_byte(at, pair) / 4 + half, Pack<uint32_t, 2>{{word(in, 0), word(in, 4)}});
-            words.store(query_byte(at, pair + 1) / 4 + half, Pack<uint32_t, 2>{{word(in, 2), word(in, 6)}});
-        }
-    }
-
-    static FB_DEVICE uint32_t word(const Pack<Compute, 8>& in, uint32_t at) {
-        return pack_pair<Math>(to_float(in.at[at]), to_float(in.at[at + 1]));
     }
 
     // Of the tile's packed rows: whether there is such a row, its token in the batch, and its query head.
@@ -191,7 +170,9 @@ private:
         for (uint32_t part = 0; part < kSteps; ++part) {
             FragmentA q[kBands];
             FB_UNROLL
-            for (uint32_t band = 0; band < kBands; ++band) q[band] = query_fragment(band, part);
+            for (uint32_t band = 0; band < kBands; ++band) {
+                q[band] = Query::fragment(Shared<uint8_t>(0), (warp_index() * kBands + band) * 16, part);
+            }
             FB_UNROLL
             for (uint32_t subtile = 0; subtile < kSubtiles; subtile += 2) {
                 FragmentB k[2][2];
@@ -223,12 +204,6 @@ private:
 
     FB_DEVICE uint32_t visible(uint32_t band, uint32_t half) const {
         return queries.visible(first + row_at(band, half)) + (mutated(Mutant::mask_edge) ? 1 : 0);
-    }
-
-    static FB_DEVICE FragmentA query_fragment(uint32_t band, uint32_t step) {
-        const uint32_t lane = lane_index();
-        return load_fragment_a(Shared<uint8_t>(0),
-                               query_byte((warp_index() * kBands + band) * 16 + lane % 16, 2 * step + lane / 16));
     }
 
     FB_DEVICE void add_values(uint32_t step) {

@@ -16,36 +16,63 @@ struct Chunk {
     uint32_t end;
     uint32_t siblings;  // chunks of the row
 
-    static FB_DEVICE Chunk load(const fb_decode& p, uint32_t index) {
-        const auto entry = Global<uint32_t>(p.chunks).load<4>(int64_t(index) * 4);
+    static FB_DEVICE Chunk at(Global<uint32_t> entries, int64_t index) {
+        const auto entry = entries.load<4>(index);
         return {entry.at[0], entry.at[1], entry.at[2], entry.at[3]};
     }
 };
 
-// The work items of a cta, grid-stride: item `i` is chunk i / heads_kv for KV head i % heads_kv, so that neighbouring
-// ctas share a chunk's table entries. Divides once.
+// The work items of a cta: chunks for one KV head each. Lists are grid-stride over (list, head), the heads of a list
+// on neighbouring ctas; without lists every chunk is one. Divides once.
 class Item {
 public:
-    FB_DEVICE Item(const fb_decode& p, uint32_t items)
-        : items_(items), heads_(p.pool.heads_kv), index_(cta_index()), chunk_(index_ / heads_),
-          head_(index_ % heads_), chunk_step_(cta_count() / heads_), head_step_(cta_count() % heads_) {}
+    FB_DEVICE explicit Item(const fb_decode& p)
+        : p(p), lists_(p.lists_max ? p.lists_max : Global<uint32_t>(p.chunk_from)[p.rows]),
+          list_(cta_index() / p.pool.heads_kv), head_(cta_index() % p.pool.heads_kv),
+          list_step_(cta_count() / p.pool.heads_kv), head_step_(cta_count() % p.pool.heads_kv) {
+        enter();
+    }
 
-    FB_DEVICE bool exists() const { return index_ < items_; }
-    FB_DEVICE uint32_t chunk() const { return chunk_; }
+    FB_DEVICE bool exists() const { return chunk_ < end_; }
+    FB_DEVICE uint32_t index() const { return chunk_; }
     FB_DEVICE uint32_t head() const { return head_; }
 
+    // What it is; of the first in a list the list itself says it, so that nothing need be read before.
+    FB_DEVICE Chunk chunk() const {
+        return first_ ? Chunk::at(Global<uint32_t>(p.lists), int64_t(list_) * 8 + 4)
+                      : Chunk::at(Global<uint32_t>(p.chunks), int64_t(chunk_) * 4);
+    }
+
     FB_DEVICE void next() {
-        index_ += cta_count();
-        chunk_ += chunk_step_;
+        first_ = false;
+        if (++chunk_ < end_) return;
+        list_ += list_step_;
         head_ += head_step_;
-        if (head_ >= heads_) {
-            head_ -= heads_;
-            chunk_ += 1;
+        if (head_ >= p.pool.heads_kv) {
+            head_ -= p.pool.heads_kv;
+            list_ += 1;
         }
+        enter();
     }
 
 private:
-    uint32_t items_, heads_, index_, chunk_, head_, chunk_step_, head_step_;
+    const fb_decode& p;
+    uint32_t lists_, list_, head_, list_step_, head_step_;
+    uint32_t chunk_ = 0, end_ = 0;  // of the list
+    bool first_ = false;
+
+    // Lists without chunks are the last ones.
+    FB_DEVICE void enter() {
+        chunk_ = end_ = 0;
+        if (list_ >= lists_) return;
+        first_ = p.lists_max > 0;
+        chunk_ = list_;
+        end_ = list_ + 1;
+        if (!first_) return;
+        const auto list = Global<uint32_t>(p.lists).load<2>(int64_t(list_) * 8);
+        chunk_ = list.at[0];
+        end_ = list.at[1];
+    }
 };
 
 // A cta takes 16 tokens per warp at once.
@@ -61,13 +88,11 @@ struct Walk {
         uint32_t tokens;  // how many there are, from 0 to 16
     };
 
-    FB_DEVICE Walk(const fb_decode& p, uint32_t items) : p(p), ahead(p, items) {
+    FB_DEVICE explicit Walk(const fb_decode& p) : p(p), ahead(p) {
         head = ahead.head();
         chunk = take();
         next_head = ahead.head();
         next = take();
-        after_head = ahead.head();
-        after = take();
         pages = pages_of(chunk, 0);
         next_pages = pages_of(next, 0);
     }
@@ -99,9 +124,9 @@ struct Walk {
 
 private:
     const fb_decode& p;
-    Item ahead;                // the item after `after`
-    Chunk chunk, next, after;  // of this item and the next two: an item's entries are read one item early
-    uint32_t head, next_head, after_head;
+    Item ahead;         // the item after `next`
+    Chunk chunk, next;  // an item's entry and pages are read one item early
+    uint32_t head, next_head;
     uint32_t tile = 0;
     uint32_t pages;  // lane i has the page of this warp's tile i, or of i beyond the last multiple of 32
     uint32_t next_pages;
@@ -114,16 +139,15 @@ private:
         chunk = next;
         head = next_head;
         pages = next_pages;
-        next = after;
-        next_head = after_head;
+        next_head = ahead.head();
+        next = take();
         next_pages = pages_of(next, 0);
-        after_head = ahead.head();
-        after = take();
     }
 
     // The chunk of the item that is ahead, which then moves on.
     FB_DEVICE Chunk take() {
-        const Chunk taken = ahead.exists() ? Chunk::load(p, ahead.chunk()) : Chunk{0, 0, 0, 0};
+        if (!ahead.exists()) return {0, 0, 0, 0};
+        const Chunk taken = ahead.chunk();
         ahead.next();
         return taken;
     }

@@ -342,21 +342,6 @@ FB_DEVICE void copy_async(Shared<T> target, uint32_t index, uint64_t source, boo
 #endif
 }
 
-// The same for what is read once: the second-level cache gives it up first.
-template <class T>
-FB_DEVICE void copy_async_streamed(Shared<T> target, uint32_t index, uint64_t source, bool valid) {
-#ifdef __CUDACC__
-    uint64_t policy;
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(
-                     uint32_t(__cvta_generic_to_shared(target.data + index))),
-                 "l"(source), "r"(valid ? 16 : 0), "l"(policy)
-                 : "memory");
-#else
-    copy_async(target, index, source, valid);
-#endif
-}
-
 // Ends a group, which may be empty.
 FB_DEVICE void copy_async_commit() {
 #ifdef __CUDACC__

@@ -12,6 +12,8 @@ pub struct Case {
     pub shape: Shape,
     pub rows: Vec<Row>,
     pub chunk: u32,
+    /// Equal shares of all tokens, at most; 0: chunks that each row's length sets.
+    pub lists_max: u32,
     /// Chunks of a row, at most; 0: any number.
     pub row_chunks_max: u32,
     /// Whether the last chunk of a row to be done merges them all, in place of a kernel of its own.
@@ -59,7 +61,11 @@ impl Case {
         let lengths: Vec<u32> = lengths.iter().map(|length| *length as u32).collect();
         let heads = self.rows.len() * heads;
         let mut outputs = Outputs { output: vec![POISON; heads * dim], lse: vec![f32::NAN; heads] };
-        let chunks: u32 = lengths.iter().map(|length| self.chunks(*length)).sum();
+        let chunks: u32 = match self.lists_max {
+            0 => lengths.iter().map(|length| self.chunks(*length)).sum(),
+            lists => lengths.len() as u32 + lists,
+        };
+        let mut lists = vec![u32::MAX; self.lists_max as usize * 8];
         let mut chunk_from = vec![u32::MAX; self.rows.len() + 1];
         let mut listed = vec![u32::MAX; chunks as usize * 4];
         let mut arrived = vec![u32::MAX; self.rows.len() * shape.heads_kv];
@@ -76,6 +82,7 @@ impl Case {
             tables: memory.read(&cache.tables),
             chunk_from: memory.write(&mut chunk_from),
             chunks: memory.write(&mut listed),
+            lists: memory.write(&mut lists),
             partial: memory.write(&mut partial),
             partial_max: memory.write(&mut partial_max),
             partial_sum: memory.write(&mut partial_sum),
@@ -90,6 +97,8 @@ impl Case {
             chunk: self.chunk,
             chunks_max: chunks,
             row_chunks_max: self.row_chunks_max,
+            lists_max: self.lists_max,
+            reserved: 0,
         };
         Kernel::find(variant, "decode_plan").launch(1, &params, &memory, order)?;
         Kernel::find(variant, &shape.kernel("decode")).launch(self.ctas, &params, &memory, order)?;
@@ -99,7 +108,11 @@ impl Case {
         }
         drop(memory);
         assert!(!self.in_place || arrived.iter().all(|count| *count == 0), "ready for the next layer");
-        assert_eq!((overflow[0], chunk_from.last()), (0, Some(&chunks)));
+        assert_eq!(overflow[0], 0);
+        assert!(
+            *chunk_from.last().unwrap() <= chunks
+                && (self.lists_max > 0 || chunk_from.last() == Some(&chunks))
+        );
         Ok(outputs)
     }
 
@@ -141,6 +154,7 @@ fn base() -> Case {
         shape: SHAPE,
         rows: rows(&[1, 0, 15, 16, 17, 63, 64, 65, 130]),
         chunk: 128,
+        lists_max: 0,
         row_chunks_max: 0,
         in_place: false,
         ctas: 5,
@@ -258,6 +272,68 @@ fn the_last_chunk_to_be_done_merges_as_a_kernel_of_its_own_does() {
             let case = Case { in_place: true, ctas, ..case.clone() };
             assert_eq!(case.run(Variant::Real, Order::Shuffled(1)).unwrap(), apart, "{group}, {ctas} ctas");
         }
+    }
+}
+
+#[test]
+fn equal_shares_of_all_tokens_are_within_their_bounds() {
+    let batches: [&[usize]; 5] =
+        [&[], &[0, 0], &[1000], &[0, 64, 0, 64, 1, 0], &[700, 0, 3, 64, 129, 400, 1, 0]];
+    for lengths in batches {
+        for (lists_max, chunk, ctas) in [(1, 64, 4), (3, 64, 6), (7, 128, 3), (16, 64, 32)] {
+            for in_place in [false, true] {
+                let shape = Shape { head_dim: 64, ..SHAPE };
+                let case = Case { shape, rows: rows(lengths), chunk, lists_max, in_place, ctas, ..base() };
+                let outputs =
+                    case.run(Variant::Real, Order::Shuffled(2)).unwrap_or_else(|f| panic!("{case:?}: {f}"));
+                case.check(&outputs).unwrap_or_else(|wrong| panic!("{case:?}: {wrong}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn shares_are_as_equal_as_blocks_of_64_tokens_allow() {
+    let lengths = [700_u32, 0, 3, 64, 129, 400, 1];
+    let (lists_max, blocks) = (5, 11 + 1 + 1 + 1 + 3 + 7 + 1);
+    let mut chunk_from = [u32::MAX; 8];
+    let mut chunks = [u32::MAX; 4 * (7 + 5)];
+    let mut lists = [u32::MAX; 8 * 5];
+    let mut overflow = [u32::MAX];
+    let mut memory = Memory::new();
+    let params = Decode {
+        lengths: memory.read(&lengths),
+        chunk_from: memory.write(&mut chunk_from),
+        chunks: memory.write(&mut chunks),
+        lists: memory.write(&mut lists),
+        overflow: memory.write(&mut overflow),
+        rows: 7,
+        chunk: 64,
+        chunks_max: 12,
+        lists_max,
+        ..Decode::default()
+    };
+    Kernel::find(Variant::Real, "decode_plan").launch(1, &params, &memory, Order::Forward).unwrap();
+    drop(memory);
+    assert_eq!((overflow[0], chunk_from[0]), (0, 0));
+    let mut next = 0;
+    for (at, list) in lists.chunks(8).enumerate() {
+        assert_eq!(list[0], next, "list {at} begins where the one before ends");
+        assert_eq!(list[4..], chunks[list[0] as usize * 4..][..4], "and says what its first chunk is");
+        let of_list = chunks[list[0] as usize * 4..list[1] as usize * 4].chunks(4);
+        let size: u32 = of_list.map(|chunk| (chunk[2] - chunk[1]).div_ceil(64).max(1)).sum();
+        assert_eq!(size, blocks / lists_max, "list {at}");
+        next = list[1];
+    }
+    assert_eq!(next, chunk_from[7]);
+    for (row, length) in lengths.iter().enumerate() {
+        let of_row = chunks[chunk_from[row] as usize * 4..chunk_from[row + 1] as usize * 4].chunks(4);
+        let mut end = 0;
+        for chunk in of_row.clone() {
+            assert_eq!((chunk[0], chunk[1], chunk[3]), (row as u32, end, of_row.len() as u32));
+            end = chunk[2];
+        }
+        assert_eq!(end, *length);
     }
 }
 
