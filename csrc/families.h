@@ -8,6 +8,8 @@
 #define FB_PREFILL 5
 #define FB_SAMPLE 6
 #define FB_HOPPER 7
+#define FB_ACTIVATION 8
+#define FB_GATHER 9
 
 #ifdef FB_FAMILY
 #define FB_WANTS(family) (FB_FAMILY == family)
@@ -37,5 +39,12 @@
 #include "hopper/prefill.cuh"
 #endif
 #if FB_WANTS(FB_SAMPLE)
+#include "sample/penalize.cuh"
 #include "sample/sample.cuh"
+#endif
+#if FB_WANTS(FB_ACTIVATION)
+#include "activation/silu_mul.cuh"
+#endif
+#if FB_WANTS(FB_GATHER)
+#include "gather/rows.cuh"
 #endif

@@ -9,12 +9,14 @@
 
 typedef uint64_t fb_address;
 
+// Elements without a type here have the kernel's compute type, bf16 or f16, as its name says.
+
 // norm: output = (input + residual) / rms * weight; residual, if there is one, becomes the sum.
 struct fb_norm {
-    fb_address input;     // [rows, hidden] bf16
-    fb_address residual;  // [rows, hidden] bf16, or absent
-    fb_address weight;    // [hidden] bf16
-    fb_address output;    // [rows, hidden] bf16
+    fb_address input;     // [rows, hidden]
+    fb_address residual;  // [rows, hidden], or absent
+    fb_address weight;    // [hidden]
+    fb_address output;    // [rows, hidden]
     uint32_t rows;
     uint32_t hidden;  // a multiple of 8
     float epsilon;
@@ -37,13 +39,13 @@ static_assert(sizeof(fb_pool) == 40 && offsetof(fb_pool, page_shift) == 16 && of
 struct fb_append {
     struct fb_pool pool;
     fb_address qkv;        // [tokens, qkv_stride]: heads_q, then heads_kv of K, then heads_kv of V
-    fb_address q;          // [tokens, heads_q, head_dim] bf16
-    fb_address q_weight;   // [head_dim] bf16, or absent: no QK-norm
-    fb_address k_weight;   // [head_dim] bf16, or absent
+    fb_address q;          // [tokens, heads_q, head_dim]
+    fb_address q_weight;   // [head_dim], or absent: no QK-norm
+    fb_address k_weight;   // [head_dim], or absent
     fb_address turns;      // [head_dim / 2] u64: turns per position, in units of 2^-64
     fb_address positions;  // [tokens] u32
     fb_address slots;      // [tokens] i64: page * page_size + offset; negative writes no K and V
-    int64_t qkv_stride;
+    int64_t qkv_stride;    // a multiple of 8
     uint32_t tokens;
     uint32_t heads_q;
     float epsilon;
@@ -138,18 +140,59 @@ struct alignas(64) fb_prefill_tensor {
 static_assert(sizeof(fb_prefill_tensor) == 320 && offsetof(fb_prefill_tensor, prefill) == 128 &&
                   offsetof(fb_prefill_tensor, page_count) == 288, "");
 
-// sample: one token per row. A temperature of 0 takes the largest logit; top_k 0 and top_p 1 keep all.
-struct fb_sample {
-    fb_address logits;       // [rows, stride] float
-    fb_address temperature;  // [rows] float
-    fb_address top_k;        // [rows] u32
-    fb_address top_p;        // [rows] float
-    fb_address seeds;        // [rows] u64: of the requests
-    fb_address positions;    // [rows] u32: of the tokens drawn
-    fb_address tokens;       // [rows] u32
-    fb_address failed;       // [rows] u32: 1 where no logit or an infinite one leads; the token is then 0
+// activation: output = silu(gate) * up, by element.
+struct fb_activation {
+    fb_address input;   // [rows, 2 * width]: a row's gate, then its up
+    fb_address output;  // [rows, width]
+    uint32_t rows;
+    uint32_t width;  // a multiple of 8
+};
+static_assert(sizeof(fb_activation) == 24 && offsetof(fb_activation, rows) == 16, "");
+
+// gather: target[i] = source[ids[i]], rows of plain bytes: an embedding's, or those of the last tokens of prompts.
+struct fb_gather {
+    fb_address source;   // [rows, row_bytes]
+    fb_address target;   // [count, row_bytes]
+    fb_address ids;      // [count] u32; one with FB_FROM_STEP set names a place in `sampled` that holds the id
+    fb_address sampled;  // u32: tokens of the step before; or absent
+    fb_address failed;   // u32: set to 1 where an id is not below `rows`; the row is then zeros
+    uint32_t row_bytes;  // a multiple of 16
+    uint32_t count;
+    uint32_t rows;
+    uint32_t reserved;
+};
+#define FB_FROM_STEP 0x80000000u
+static_assert(sizeof(fb_gather) == 56 && offsetof(fb_gather, failed) == 32 && offsetof(fb_gather, rows) == 48, "");
+
+// penalize: lowers, in place, the logits of tokens that a row has seen. A row lists each token once.
+struct fb_penalize {
+    fb_address logits;      // [rows, stride] float
+    fb_address from;        // [rows + 1] u32: listed tokens before each row
+    fb_address tokens;      // [from[rows]] u32
+    fb_address counts;      // [from[rows]] u32: how often the output holds it; 0: the prompt alone does
+    fb_address repetition;  // [rows] float, above 0: divides a positive logit, multiplies another; 1 is neutral
+    fb_address presence;    // [rows] float: taken off if the output holds it; 0 is neutral
+    fb_address frequency;   // [rows] float: taken off once per time that the output holds it; 0 is neutral
     int64_t stride;
     uint32_t rows;
     uint32_t vocab;
 };
-static_assert(sizeof(fb_sample) == 80 && offsetof(fb_sample, stride) == 64 && offsetof(fb_sample, vocab) == 76, "");
+static_assert(sizeof(fb_penalize) == 72 && offsetof(fb_penalize, stride) == 56 && offsetof(fb_penalize, vocab) == 68, "");
+
+// sample: one token per row. A temperature of 0 or less takes the largest logit; top_k 0, top_p 1 and min_p 0 keep all.
+struct fb_sample {
+    fb_address logits;       // [rows, stride] float, at an address that 16 bytes divide
+    fb_address temperature;  // [rows] float
+    fb_address top_k;        // [rows] u32
+    fb_address top_p;        // [rows] float
+    fb_address min_p;        // [rows] float; or absent: 0
+    fb_address seeds;        // [rows] u64: of the requests
+    fb_address positions;    // [rows] u32: of the tokens drawn
+    fb_address tokens;       // [rows] u32
+    fb_address failed;       // [rows] u32: 1 where no logit or an infinite one leads; the token is then 0
+    int64_t stride;          // a multiple of 4, at least vocab
+    uint32_t rows;
+    uint32_t vocab;
+};
+static_assert(sizeof(fb_sample) == 88 && offsetof(fb_sample, seeds) == 40 && offsetof(fb_sample, stride) == 72 &&
+                  offsetof(fb_sample, vocab) == 84, "");

@@ -1,6 +1,7 @@
 // What bindgen makes of csrc/params.h, which says what each field means: written by
 // tools/bind-params, never by hand. The includer defines params!, which gets each block's fields' types.
 
+pub const FROM_STEP: u32 = 2147483648;
 pub type Address = u64;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -229,11 +230,85 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
+pub struct Activation {
+    pub input: Address,
+    pub output: Address,
+    pub rows: u32,
+    pub width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Activation"][::std::mem::size_of::<Activation>() - 24usize];
+    ["Alignment of Activation"][::std::mem::align_of::<Activation>() - 8usize];
+    ["Offset of field: Activation::input"][::std::mem::offset_of!(Activation, input) - 0usize];
+    ["Offset of field: Activation::output"][::std::mem::offset_of!(Activation, output) - 8usize];
+    ["Offset of field: Activation::rows"][::std::mem::offset_of!(Activation, rows) - 16usize];
+    ["Offset of field: Activation::width"][::std::mem::offset_of!(Activation, width) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct Gather {
+    pub source: Address,
+    pub target: Address,
+    pub ids: Address,
+    pub sampled: Address,
+    pub failed: Address,
+    pub row_bytes: u32,
+    pub count: u32,
+    pub rows: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Gather"][::std::mem::size_of::<Gather>() - 56usize];
+    ["Alignment of Gather"][::std::mem::align_of::<Gather>() - 8usize];
+    ["Offset of field: Gather::source"][::std::mem::offset_of!(Gather, source) - 0usize];
+    ["Offset of field: Gather::target"][::std::mem::offset_of!(Gather, target) - 8usize];
+    ["Offset of field: Gather::ids"][::std::mem::offset_of!(Gather, ids) - 16usize];
+    ["Offset of field: Gather::sampled"][::std::mem::offset_of!(Gather, sampled) - 24usize];
+    ["Offset of field: Gather::failed"][::std::mem::offset_of!(Gather, failed) - 32usize];
+    ["Offset of field: Gather::row_bytes"][::std::mem::offset_of!(Gather, row_bytes) - 40usize];
+    ["Offset of field: Gather::count"][::std::mem::offset_of!(Gather, count) - 44usize];
+    ["Offset of field: Gather::rows"][::std::mem::offset_of!(Gather, rows) - 48usize];
+    ["Offset of field: Gather::reserved"][::std::mem::offset_of!(Gather, reserved) - 52usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct Penalize {
+    pub logits: Address,
+    pub from: Address,
+    pub tokens: Address,
+    pub counts: Address,
+    pub repetition: Address,
+    pub presence: Address,
+    pub frequency: Address,
+    pub stride: i64,
+    pub rows: u32,
+    pub vocab: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Penalize"][::std::mem::size_of::<Penalize>() - 72usize];
+    ["Alignment of Penalize"][::std::mem::align_of::<Penalize>() - 8usize];
+    ["Offset of field: Penalize::logits"][::std::mem::offset_of!(Penalize, logits) - 0usize];
+    ["Offset of field: Penalize::from"][::std::mem::offset_of!(Penalize, from) - 8usize];
+    ["Offset of field: Penalize::tokens"][::std::mem::offset_of!(Penalize, tokens) - 16usize];
+    ["Offset of field: Penalize::counts"][::std::mem::offset_of!(Penalize, counts) - 24usize];
+    ["Offset of field: Penalize::repetition"][::std::mem::offset_of!(Penalize, repetition) - 32usize];
+    ["Offset of field: Penalize::presence"][::std::mem::offset_of!(Penalize, presence) - 40usize];
+    ["Offset of field: Penalize::frequency"][::std::mem::offset_of!(Penalize, frequency) - 48usize];
+    ["Offset of field: Penalize::stride"][::std::mem::offset_of!(Penalize, stride) - 56usize];
+    ["Offset of field: Penalize::rows"][::std::mem::offset_of!(Penalize, rows) - 64usize];
+    ["Offset of field: Penalize::vocab"][::std::mem::offset_of!(Penalize, vocab) - 68usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct Sample {
     pub logits: Address,
     pub temperature: Address,
     pub top_k: Address,
     pub top_p: Address,
+    pub min_p: Address,
     pub seeds: Address,
     pub positions: Address,
     pub tokens: Address,
@@ -244,19 +319,20 @@ pub struct Sample {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of Sample"][::std::mem::size_of::<Sample>() - 80usize];
+    ["Size of Sample"][::std::mem::size_of::<Sample>() - 88usize];
     ["Alignment of Sample"][::std::mem::align_of::<Sample>() - 8usize];
     ["Offset of field: Sample::logits"][::std::mem::offset_of!(Sample, logits) - 0usize];
     ["Offset of field: Sample::temperature"][::std::mem::offset_of!(Sample, temperature) - 8usize];
     ["Offset of field: Sample::top_k"][::std::mem::offset_of!(Sample, top_k) - 16usize];
     ["Offset of field: Sample::top_p"][::std::mem::offset_of!(Sample, top_p) - 24usize];
-    ["Offset of field: Sample::seeds"][::std::mem::offset_of!(Sample, seeds) - 32usize];
-    ["Offset of field: Sample::positions"][::std::mem::offset_of!(Sample, positions) - 40usize];
-    ["Offset of field: Sample::tokens"][::std::mem::offset_of!(Sample, tokens) - 48usize];
-    ["Offset of field: Sample::failed"][::std::mem::offset_of!(Sample, failed) - 56usize];
-    ["Offset of field: Sample::stride"][::std::mem::offset_of!(Sample, stride) - 64usize];
-    ["Offset of field: Sample::rows"][::std::mem::offset_of!(Sample, rows) - 72usize];
-    ["Offset of field: Sample::vocab"][::std::mem::offset_of!(Sample, vocab) - 76usize];
+    ["Offset of field: Sample::min_p"][::std::mem::offset_of!(Sample, min_p) - 32usize];
+    ["Offset of field: Sample::seeds"][::std::mem::offset_of!(Sample, seeds) - 40usize];
+    ["Offset of field: Sample::positions"][::std::mem::offset_of!(Sample, positions) - 48usize];
+    ["Offset of field: Sample::tokens"][::std::mem::offset_of!(Sample, tokens) - 56usize];
+    ["Offset of field: Sample::failed"][::std::mem::offset_of!(Sample, failed) - 64usize];
+    ["Offset of field: Sample::stride"][::std::mem::offset_of!(Sample, stride) - 72usize];
+    ["Offset of field: Sample::rows"][::std::mem::offset_of!(Sample, rows) - 80usize];
+    ["Offset of field: Sample::vocab"][::std::mem::offset_of!(Sample, vocab) - 84usize];
 };
 params!(Norm: Address, Address, Address, Address, u32, u32, f32, u32);
 params!(Pool: Address, i64, u32, u32, Address, Address);
@@ -265,4 +341,7 @@ params!(Copy: Address, Address, Address, u64, u32, u32);
 params!(Decode: Pool, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, i64, i64, u32, u32, f32, u32, u32, u32, u32, u32);
 params!(Prefill: Pool, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, i64, i64, u32, u32, u32, u32, u32, f32);
 params!(PrefillTensor: [u64; 16usize], Prefill, u32, [u32; 7usize]);
-params!(Sample: Address, Address, Address, Address, Address, Address, Address, Address, i64, u32, u32);
+params!(Activation: Address, Address, u32, u32);
+params!(Gather: Address, Address, Address, Address, Address, u32, u32, u32, u32);
+params!(Penalize: Address, Address, Address, Address, Address, Address, Address, i64, u32, u32);
+params!(Sample: Address, Address, Address, Address, Address, Address, Address, Address, Address, i64, u32, u32);

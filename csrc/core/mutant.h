@@ -27,6 +27,12 @@ enum class Mutant {
     tail_uncleared,     // prefill weighs with 0 what lies behind the end, NaN included
     causal_edge,        // prefill sees one key past the query
     turn_forgotten,     // prefill does not hand the tensor cores on
+    list_unsynced,      // sample reads the list of candidates while it is being filled
+    short_list,         // sample draws from a list that misses some of the mass
+    head_skipped,       // append leaves out the last heads of a token
+    gate_from_next,     // activation takes up from where the next row begins
+    id_unchecked,       // gather reads past the last row
+    prompt_counted,     // penalize takes presence off for tokens of the prompt alone
 };
 
 #ifndef FB_MUTANT

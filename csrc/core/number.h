@@ -53,16 +53,22 @@ FB_HD uint32_t shift_right_rounded(uint32_t value, uint32_t shift) {
 FB_HD float to_float(Bf16 x) { return float_of(uint32_t(x.bits) << 16); }
 
 FB_HD float to_float(F16 x) {
+#ifdef __CUDA_ARCH__
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+    return value;
+#else
     const uint32_t sign = uint32_t(x.bits & 0x8000u) << 16, magnitude = x.bits & 0x7fffu;
     if (magnitude >= 0x7c00u) return float_of(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
     // The bits of a half, taken as those of a float, are too small by 2^112: exact for subnormals too.
     return float_of(sign | bits_of(float_of(magnitude << 13) * float_of(0x77800000u)));
+#endif
 }
 
 FB_HD float to_float(E4m3 x) {
     const uint32_t sign = uint32_t(x.bits & 0x80u) << 24, magnitude = x.bits & 0x7fu;
     if (magnitude == 0x7fu) return float_of(sign | 0x7fc00000u);
-    // As above, by 2^120.
+    // As a half's, by 2^120.
     return float_of(sign | bits_of(float_of(magnitude << 20) * float_of(0x7b800000u)));
 }
 

@@ -1,7 +1,12 @@
 // copy: pages to pages, by a list of pairs: a fork's last page, a defragmentation, a swap through mapped memory.
 //   source, target: pools of pages of page_bytes;  pairs [count, 2]: from, to
-// 256 threads, grid-stride over 16-byte pieces of all pairs. Reads and writes page_bytes per pair: bound by
-// memory; not measured yet.
+// 256 threads; a cta takes pieces of 16 KiB of one page, grid-stride, four loads of 16 bytes per thread in flight.
+// Reads and writes page_bytes per pair: bound by memory; not measured yet.
+//
+// A page holds all layers, so a swap moves megabytes in one run and belongs on the copy engines: one asynchronous
+// copy per run of pages that are neighbours on both sides. Where that cannot be (inside a captured graph whose pairs
+// change), this kernel does it: one of the pools is then pinned host memory, mapped into the device's addresses, and
+// 8 to 16 ctas keep the bus busy without taking the model's multiprocessors.
 #pragma once
 
 #include "../core/mutant.h"
@@ -14,18 +19,30 @@ struct CopyPages {
     using Params = fb_copy;
     static constexpr uint32_t kThreads = 256;
     static constexpr uint32_t kShared = 0;
+    static constexpr uint32_t kDeep = 4;
+    using Piece = Pack<uint32_t, 4>;
 
     static FB_DEVICE void run(const Params& p) {
-        using Piece = Pack<uint32_t, 4>;
+        // In words of 4 bytes, 64 bits wide: a pool is larger than 4 GiB.
+        constexpr uint64_t kWords = 4, kItem = kDeep * kThreads * kWords;
         const Global<uint32_t> pairs(p.pairs), source(p.source), target(p.target);
-        uint64_t pieces = p.page_bytes / sizeof(Piece);
-        if (mutated(Mutant::tail_uncopied)) pieces -= pieces % kThreads;
-        const uint64_t stride = uint64_t(cta_count()) * kThreads;
-        for (uint64_t at = uint64_t(cta_index()) * kThreads + thread_index(); at < pieces * p.count; at += stride) {
-            const auto pair = pairs.load<2>(int64_t(at / pieces) * 2);
-            // In words of 4 bytes, 64 bits wide: a pool is larger than 4 GiB.
-            const uint64_t piece = at % pieces * 4, page = p.page_bytes / sizeof(uint32_t);
-            target.store(int64_t(pair.at[1] * page + piece), source.load<4>(int64_t(pair.at[0] * page + piece)));
+        const uint64_t page = p.page_bytes / sizeof(uint32_t);
+        const uint64_t copied = mutated(Mutant::tail_uncopied) ? page - page % (kThreads * kWords) : page;
+        const uint32_t items = uint32_t((page + kItem - 1) / kItem);
+        for (uint64_t item = cta_index(); item < uint64_t(p.count) * items; item += cta_count()) {
+            const auto pair = pairs.load<2>(int64_t(item / items) * 2);
+            const uint64_t first = item % items * kItem + thread_index() * kWords;
+            Piece piece[kDeep];
+            FB_UNROLL
+            for (uint32_t d = 0; d < kDeep; ++d) {
+                const uint64_t word = first + d * kThreads * kWords;
+                if (word < copied) piece[d] = source.load<4>(int64_t(pair.at[0] * page + word));
+            }
+            FB_UNROLL
+            for (uint32_t d = 0; d < kDeep; ++d) {
+                const uint64_t word = first + d * kThreads * kWords;
+                if (word < copied) target.store(int64_t(pair.at[1] * page + word), piece[d]);
+            }
         }
     }
 };

@@ -1,32 +1,52 @@
-// sample: one token per row of logits: temperature, then top-k, then top-p over what top-k left, then a draw.
+// sample: one token per row of logits.
 //   logits [rows, stride] float -> tokens [rows], failed [rows]
-// One cta of 512 threads per row, grid-stride. Shared: a histogram. Reads the logits twice, and four
-// times more for each of top-k and top-p, which find their thresholds by radix descent on order-preserving keys:
-// the first read is from memory, the others mostly from the cache. Not measured yet.
+// Rules in the order of vLLM's sampler (vllm/v1/sample/sampler.py): penalties (a kernel of their own), temperature,
+// min-p, top-k, top-p over what these two left, and a draw.
+//
+// One cta of 1024 threads per row, grid-stride. Every thread keeps the largest of its own logits: the k-th largest of
+// those is a bound that at least k logits reach, and not many more. That of the first 16,384 logits serves top-k
+// while the rest of the row is read for the first and only time: what reaches it is listed in shared memory, and all
+// else happens there. Where it is too low (k above 384, a row that rises) the bound of the whole row serves a second
+// read, backwards, so that a part comes from the cache; top-p alone needs that read in any case, for the row's mass.
+// Only a list that overflows again (thousands of ties, k above 1000) or misses the mass (a flat row) sends the rules
+// back to the row, one read per question. Greedy rows are read once, rows with min-p alone or no rule twice. Not
+// measured yet.
+//
+// What top-p admits is not searched for: the draw's winner among all is the winner among the admitted ones if it is
+// admitted, which the mass above it tells. If not, neither is anything up to it, and the draw is repeated above.
 //
 // Exact and the same in every batch: masses are integers, so their sums have no order; what ties with a threshold
 // stays in; equal scores go to the lowest token. The draw is Gumbel-max, its Philox numbers keyed by the request's
 // seed, the position and the token alone. NaN counts as minus infinity.
 #pragma once
 
-#include "../core/mutant.h"
-#include "../core/order.h"
 #include "../core/philox.h"
 #include "../core/softmax.h"
 #include "../params.h"
-#include "../warp/scan.h"
+#include "../warp/reduce.h"
+#include "kth.cuh"
 
 namespace flyball {
 
 struct SampleTokens {
     using Params = fb_sample;
-    static constexpr uint32_t kThreads = 512;
-    static constexpr uint32_t kDigits = 256;
-    static constexpr uint32_t kShared = (kDigits + 2 + kThreads / kLanes) * sizeof(uint64_t);
+    static constexpr uint32_t kThreads = kSampleThreads;
+    // Where things lie in shared memory. A histogram is needed only where the list is of no use.
+    static constexpr uint32_t kListBytes = Candidates::kRoom * sizeof(uint64_t);
+    static constexpr uint32_t kWarpsAt = kListBytes;
+    static constexpr uint32_t kCountAt = kWarpsAt + kThreads / kLanes * sizeof(uint64_t);
+    static constexpr uint32_t kShared = kCountAt + 2 * sizeof(uint32_t);
+    static_assert(Descent::kHistogramBytes <= kListBytes, "the histogram takes the list's place");
     // The mass of the largest logit: 2^18 tokens as likely still add up within 64 bits.
     static constexpr float kUnitMass = 0x1p40f;
+    // The largest k for which the first block's bound is expected to fill the list by less than its room: with a
+    // vocabulary of eight blocks and logits in random order it lets in 3,800.
+    static constexpr uint32_t kEarly = 384;
+    // How many candidates top-p alone hopes to do with.
+    static constexpr uint32_t kNucleus = 512;
 
     static FB_DEVICE void run(const Params& p) {
+        FB_ROLL
         for (uint32_t row = cta_index(); row < p.rows; row += cta_count()) {
             uint32_t token = 0;
             const bool found = SampleTokens(p, row).choose(token);
@@ -40,32 +60,140 @@ struct SampleTokens {
 private:
     const Params& p;
     const uint32_t row;
-    const int64_t base;
+    const Logits logits;
+    float best = minus_infinity();  // of this thread's logits
+    uint32_t best_quad = 0;         // the first token of the first quad with it
+    uint32_t bound = UINT32_MAX;    // the least key in the list
     float max = 0.0f;
     float scale = 0.0f;      // from logits to log2 units
     uint32_t threshold = 1;  // the least key that may be chosen: 0 never is
 
-    FB_DEVICE SampleTokens(const Params& p, uint32_t row) : p(p), row(row), base(row * p.stride) {}
+    FB_DEVICE SampleTokens(const Params& p, uint32_t row)
+        : p(p), row(row), logits{Global<float>(p.logits), int64_t(row) * p.stride, p.vocab} {}
+
+    static FB_DEVICE Shared<uint64_t> scratch() { return Shared<uint64_t>(kWarpsAt); }
 
     FB_DEVICE bool choose(uint32_t& token) {
-        const uint64_t first = best([](uint32_t, float logit) { return logit; });
+        const float temperature = Global<float>(p.temperature)[row], top_p = Global<float>(p.top_p)[row];
+        const uint32_t top_k = Global<uint32_t>(p.top_k)[row];
+        const bool greedy = !(temperature > 0.0f), by_count = !greedy && top_k > 0 && top_k < p.vocab;
+        const uint64_t first = survey(by_count ? top_k : 0);
         max = order_value(ranked_key(first));
         if (ranked_key(first) == 0 || max == INFINITY) return false;
-        token = ranked_index(first);
-        const float temperature = Global<float>(p.temperature)[row];
-        if (temperature == 0.0f) return true;
-        scale = kLog2E / temperature;
-        const uint32_t top_k = Global<uint32_t>(p.top_k)[row];
-        const float top_p = Global<float>(p.top_p)[row];
-        if (top_k > 0 && top_k < p.vocab) {
-            descend([](float) { return uint64_t(1); }, [=](uint64_t) { return uint64_t(top_k); });
+        if (greedy) {
+            token = first_of(ranked_index(first), ranked_key(first));
+            return true;
         }
-        if (top_p < 1.0f) {
-            descend([this](float logit) { return mass(logit); },
-                    [=](uint64_t total) { return uint64_t(double(total) * double(top_p)); });
+        // Finite, so that the largest logit stays at zero however cold it is.
+        scale = fminf(kLog2E / temperature, 0x1p127f);
+        if (p.min_p) {
+            const float min_p = fminf(Global<float>(p.min_p)[row], 1.0f);
+            const uint32_t least = order_key(max + log2f(min_p) / scale);
+            threshold = least > threshold ? least : threshold;
         }
-        token = ranked_index(draw());
+        token = by_count ? draw_top_k(top_k, top_p) : top_p < 1.0f ? draw_top_p(top_p) : draw(logits, 0);
         return true;
+    }
+
+    // The largest key of the row, and the token that begins the first quad with it. Lists candidates for the largest
+    // `early` logits on the way, if that is not zero and there are few enough.
+    FB_DEVICE uint64_t survey(uint32_t early) {
+        const bool lists = early > 0 && (early <= kEarly || p.vocab <= Candidates::kRoom);
+        FB_ROLL
+        for (uint32_t index = 0; index < logits.block_count(); ++index) {
+            const bool now = lists && index > 0;
+            logits.block(index, [&](uint32_t token, Quad x) {
+                const float top = largest(x);
+                if (top > best) {
+                    best = top;
+                    best_quad = token;
+                }
+                if (now) list(token, x);
+            });
+            if (!lists || index > 0) continue;
+            begin_list(early, UINT32_MAX);
+            logits.block(0, [this](uint32_t token, Quad x) { list(token, x); });
+        }
+        const uint32_t key = order_key(best);
+        return cta_max<kThreads>(key == 0 ? 0 : ranked(key, best_quad), scratch());
+    }
+
+    FB_DEVICE uint32_t first_of(uint32_t token, uint32_t key) const {
+        const Quad x = logits.quad(token);
+        uint32_t at = 0;
+        while (at < 3 && order_key(x.at[at]) != key) ++at;
+        return token + at;
+    }
+
+    FB_DEVICE uint32_t draw_top_k(uint32_t top_k, float top_p) {
+        Candidates listed = end_list();
+        if (listed.count > Candidates::kRoom) {
+            begin_list(top_k, order_key(max));
+            logits.backwards([this](uint32_t token, Quad x) { list(token, x); });
+            listed = end_list();
+        }
+        if (listed.count > Candidates::kRoom) {
+            const Descent descent(Shared<uint32_t>(0), scratch(), Shared<uint32_t>(kCountAt));
+            threshold = descent.kth(logits, top_k, threshold);
+            return draw_within(logits, top_p);
+        }
+        const uint32_t low = bound > threshold ? bound : threshold;
+        threshold = kth_of(listed, top_k, low, order_key(max));
+        return draw_within(listed, top_p);
+    }
+
+    template <class Source>
+    FB_DEVICE uint32_t draw_within(const Source& source, float top_p) {
+        return draw(source, top_p < 1.0f ? share(top_p, mass_from(source, threshold)) : 0);
+    }
+
+    FB_DEVICE uint32_t draw_top_p(float top_p) {
+        begin_list(kNucleus, order_key(max));
+        const float lowest = order_value(threshold);
+        uint64_t sum = 0;
+        logits.backwards([&](uint32_t token, Quad x) {
+            if (!(largest(x) >= lowest)) return;
+            FB_UNROLL
+            for (uint32_t i = 0; i < 4; ++i) sum += order_key(x.at[i]) >= threshold ? mass(x.at[i]) : 0;
+            list(token, x);
+        });
+        const Candidates listed = end_list();
+        const uint64_t target = share(top_p, cta_sum<kThreads>(sum, scratch()));
+        if (listed.count > Candidates::kRoom) return draw(logits, target);
+        if (!mutated(Mutant::short_list) && mass_from(listed, threshold) < target) return draw(logits, target);
+        return draw(listed, target);
+    }
+
+    // From now on, tokens are listed whose keys reach a bound, which the `k` largest of the row do. `high` is at least
+    // the largest key.
+    FB_DEVICE void begin_list(uint32_t k, uint32_t high) {
+        sync_cta();  // all have read the count of the list before
+        if (thread_index() == 0) Shared<uint32_t>(kCountAt).set(0, 0);
+        bound = threshold;
+        if (p.vocab > Candidates::kRoom && k <= kThreads) {
+            // Eleven bits of the mantissa are lost, which lets a few more tokens in.
+            const uint32_t kth = kth_of_threads(order_key(best), k, threshold, high, 11);
+            bound = kth > threshold ? kth : threshold;
+        }
+        sync_cta();
+    }
+
+    FB_DEVICE void list(uint32_t token, Quad x) const {
+        if (!(largest(x) >= order_value(bound))) return;
+        FB_UNROLL
+        for (uint32_t i = 0; i < 4; ++i) {
+            const uint32_t key = order_key(x.at[i]);
+            if (key < bound) continue;
+            const uint32_t at = atomic_add(Shared<uint32_t>(kCountAt), 0, 1);
+            if (at < Candidates::kRoom) Shared<uint64_t>(0).set(at, ranked(key, token + i));
+        }
+    }
+
+    // A count above the list's room says that the list is of no use.
+    FB_DEVICE Candidates end_list() const {
+        if (bound == UINT32_MAX) return {Shared<uint64_t>(0), UINT32_MAX};
+        if (!mutated(Mutant::list_unsynced)) sync_cta();
+        return {Shared<uint64_t>(0), Shared<uint32_t>(kCountAt)[0]};
     }
 
     // The weight of a logit that may be chosen, in units of kUnitMass; never nothing, so that a sum that is
@@ -74,89 +202,90 @@ private:
         return uint64_t(exp2_fast((logit - max) * scale) * kUnitMass) + 1;
     }
 
-    // The token with the largest score among those that may be chosen, and its score.
-    template <class Score>
-    FB_DEVICE uint64_t best(Score score) {
-        const Global<float> logits(p.logits);
-        uint64_t rank = 0;
-        for (uint32_t token = thread_index(); token < p.vocab; token += kThreads) {
-            const float logit = logits[base + token];
-            if (order_key(logit) < threshold) continue;
-            const uint64_t mine = ranked(order_key(score(token, logit)), token);
-            rank = mine > rank ? mine : rank;
-        }
-        return cta_max(rank);
+    // What must be reached of a total mass.
+    static FB_DEVICE uint64_t share(float top_p, uint64_t total) {
+        const uint64_t part = uint64_t(double(total) * double(fmaxf(top_p, 0.0f)));
+        return part < 1 ? 1 : part > total ? total : part;
     }
 
-    FB_DEVICE uint64_t draw() {
-        const uint64_t seed = Global<uint64_t>(p.seeds)[row];
+    template <class Source>
+    FB_DEVICE uint64_t mass_from(const Source& source, uint32_t least) const {
+        uint64_t sum = 0;
+        source.each([&](uint32_t, float logit, uint32_t key) { sum += key >= least ? mass(logit) : 0; });
+        return cta_sum<kThreads>(sum, scratch());
+    }
+
+    // The token of the largest score among those at the threshold or above, and, unless `target` is 0, such that
+    // what lies above it weighs less than `target`.
+    template <class Source>
+    FB_DEVICE uint32_t draw(const Source& source, uint64_t target) {
+        FB_ROLL
+        for (;;) {
+            const uint32_t token = ranked_index(cta_max<kThreads>(best_score(source), scratch()));
+            if (target == 0) return token;
+            const uint32_t key = order_key(logits.logits[logits.base + token]);
+            // Nothing lies above the largest, so this ends.
+            if (mass_from(source, key + 1) < target) return token;
+            threshold = key + 1;
+        }
+    }
+
+    struct Dice {
+        uint64_t seed;
+        uint32_t position;
+
+        FB_DEVICE Random4 roll(uint32_t token) const {
+            // Else the keys of all ten rounds would be kept.
+            return philox({{position, token / 4, 0, 0}}, kept_in_loop(uint32_t(seed)),
+                          kept_in_loop(uint32_t(seed >> 32)));
+        }
+    };
+
+    FB_DEVICE Dice dice() const {
         const uint32_t position = mutated(Mutant::keyed_by_row) ? row : Global<uint32_t>(p.positions)[row];
-        return best([=](uint32_t token, float logit) {
-            const Random4 random = philox({{position, token / 4, 0, 0}}, uint32_t(seed), uint32_t(seed >> 32));
-            // Gumbel noise in log2 units, as the logits are: their distances are what counts.
-            return (logit - max) * scale - log2f(-log2f(uniform(random.pick(token % 4))));
+        return {Global<uint64_t>(p.seeds)[row], position};
+    }
+
+    // Gumbel noise in log2 units, as the logits are: their distances are what counts.
+    FB_DEVICE float score(float logit, uint32_t word) const {
+        return (logit - max) * scale - log2f(-log2f(uniform(word)));
+    }
+
+    FB_DEVICE uint64_t best_score(const Candidates& list) const {
+        const Dice dice = this->dice();
+        uint64_t best = 0;
+        list.each([&](uint32_t token, float logit, uint32_t key) {
+            if (key < threshold) return;
+            const uint64_t rank = ranked(order_key(score(logit, dice.roll(token).pick(token % 4))), token);
+            best = rank > best ? rank : best;
         });
+        return best;
     }
 
-    // Raises the threshold to the largest key such that what is at or above it weighs at least `target(total)`:
-    // eight bits of the key at a time, from the top.
-    template <class Weight, class Target>
-    FB_DEVICE void descend(Weight weight, Target target) {
-        const Global<float> logits(p.logits);
-        const Shared<uint64_t> sums(0);
-        uint32_t prefix = 0;
-        uint64_t left = 0;  // what the digits below must still weigh
-        for (int32_t shift = 24; shift >= 0; shift -= 8) {
-            if (thread_index() < kDigits) sums.set(thread_index(), 0);
-            sync_cta();
-            for (uint32_t token = thread_index(); token < p.vocab; token += kThreads) {
-                const float logit = logits[base + token];
-                const uint32_t key = order_key(logit);
-                // Shifted by 32 in the first pass, where all keys go.
-                if (key < threshold || uint64_t(key) >> (shift + 8) != prefix) continue;
-                atomic_add(sums, key >> shift & (kDigits - 1), weight(logit));
+    FB_DEVICE uint64_t best_score(const Logits& all) const {
+        // Noise lies within: -log2(-log2(u)) for the least and the largest u.
+        constexpr float kNoiseMin = -4.6f, kNoiseMax = 23.5f;
+        const Dice dice = this->dice();
+        const float lowest = order_value(threshold);
+        uint64_t best = 0;
+        // The largest logit scores at least this.
+        float least = kNoiseMin;
+        // One load in flight: there is no room for more beside the random numbers, which take longer anyway.
+        all.backwards<1>([&](uint32_t token, Quad x) {
+            const float top = largest(x);
+            // No luck can lift these to the best so far.
+            if (!(top >= lowest) || (top - max) * scale + kNoiseMax < least) return;
+            const Random4 random = dice.roll(token);
+            FB_UNROLL
+            for (uint32_t i = 0; i < 4; ++i) {
+                if (order_key(x.at[i]) < threshold) continue;
+                const float mine = score(x.at[i], random.word[i]);
+                const uint64_t rank = ranked(order_key(mine), token + i);
+                best = rank > best ? rank : best;
+                least = fmaxf(least, mine);
             }
-            if (!mutated(Mutant::histogram_unsynced)) sync_cta();
-            prefix = prefix << 8 | find_digit(left, shift == 24, target);
-        }
-        threshold = prefix;
-    }
-
-    // The digit in which the sum from the top reaches `left`, from which it takes what lies above. `left` begins as
-    // the target.
-    template <class Target>
-    static FB_DEVICE uint32_t find_digit(uint64_t& left, bool begins, Target target) {
-        const Shared<uint64_t> sums(0), found(kDigits * sizeof(uint64_t)), warps((kDigits + 2) * sizeof(uint64_t));
-        const uint32_t digit = kDigits - 1 - thread_index();
-        const uint64_t mine = thread_index() < kDigits ? sums[digit] : 0;
-        uint64_t total;
-        const uint64_t through = cta_scan<kThreads>(mine, warps, total);
-        if (begins) {
-            left = target(total);
-            left = left < 1 ? 1 : left > total ? total : left;
-        }
-        // True of one thread alone.
-        if (through - mine < left && left <= through) {
-            found.set(0, digit);
-            found.set(1, through - mine);
-        }
-        sync_cta();
-        left -= found[1];
-        return uint32_t(found[0]);
-    }
-
-    static FB_DEVICE uint64_t cta_max(uint64_t value) {
-        const Shared<uint64_t> maxima(0);
-        value = warp_max(value);
-        if (lane_index() == 0) maxima.set(warp_index(), value);
-        sync_cta();
-        FB_UNROLL
-        for (uint32_t warp = 0; warp < kThreads / kLanes; ++warp) {
-            const uint64_t other = maxima[warp];
-            value = other > value ? other : value;
-        }
-        sync_cta();  // before the next use
-        return value;
+        });
+        return best;
     }
 };
 

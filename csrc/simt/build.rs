@@ -6,7 +6,7 @@ use std::env;
 /// each; `src/lib.rs` lists both too.
 const FAMILIES: &[(&str, &[&str])] = &[
     ("norm", &["sum_unsynced"]),
-    ("append", &["wrong_pair", "unsaturated", "padding_written"]),
+    ("append", &["wrong_pair", "unsaturated", "padding_written", "head_skipped"]),
     ("copy", &["tail_uncopied"]),
     (
         "decode",
@@ -14,7 +14,9 @@ const FAMILIES: &[(&str, &[&str])] = &[
     ),
     ("prefill", &["page_off_by_one", "mask_edge", "copy_not_awaited", "stage_unsynced", "tail_unzeroed"]),
     ("hopper", &["query_unfenced", "key_freed_early", "tail_uncleared", "causal_edge", "turn_forgotten"]),
-    ("sample", &["histogram_unsynced", "keyed_by_row"]),
+    ("sample", &["histogram_unsynced", "keyed_by_row", "list_unsynced", "short_list", "prompt_counted"]),
+    ("activation", &["gate_from_next"]),
+    ("gather", &["id_unchecked"]),
 ];
 
 fn main() {

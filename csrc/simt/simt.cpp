@@ -64,6 +64,7 @@ public:
     void fault(const char* what) { report("%s", what); }
     void wake_warp();
     void sync_cta();
+    uint32_t sync_cta_count(bool mine);
     void sync_warp();
     const Slot& collective(const Slot& mine, void (*apply)(Slot*));
     bool check_shared(const void* at, size_t bytes, const char* (Shadow::*access)(size_t, size_t, Moment));
@@ -94,6 +95,8 @@ private:
     std::unique_ptr<unsigned char[]> arena_;
     Shadow shadow_;
     uint32_t at_barrier_ = 0;
+    uint32_t counting_ = 0;  // threads at the barrier that are to be counted
+    uint32_t counted_ = 0;   // at the last one
     uint32_t cta_epoch_ = 0;
     uint64_t faults_ = 0;
     size_t written_ = 0;
@@ -170,7 +173,7 @@ void Machine::run_cta(uint32_t index) {
         current() = Thread();
         current().fiber.start(stacks_ + thread * Fiber::kStackBytes, fiber_main);
     }
-    at_barrier_ = cta_epoch_ = 0;
+    at_barrier_ = cta_epoch_ = counting_ = 0;
     async::begin(launch.threads, launch.shared_bytes);
     for (bool moved = true; moved;) {
         moved = false;
@@ -204,7 +207,15 @@ void Machine::sync_cta() {
     if (++at_barrier_ < launch.threads) return park();
     at_barrier_ = 0;
     cta_epoch_ += 1;
+    counted_ = std::exchange(counting_, 0);
     for (Thread& other : threads_) other.waiting = false;
+}
+
+uint32_t Machine::sync_cta_count(bool mine) {
+    counting_ += mine;
+    sync_cta();
+    // Of this barrier still: nobody passes the next before this thread comes there.
+    return counted_;
 }
 
 void Machine::wake_warp() {
@@ -321,6 +332,7 @@ bool shared_atomic(const void* at, size_t bytes) { return machine->check_shared(
 const void* global_read(uint64_t address, size_t bytes) { return machine->check_global(address, bytes, false); }
 void* global_write(uint64_t address, size_t bytes) { return machine->check_global(address, bytes, true); }
 void sync_cta() { machine->sync_cta(); }
+uint32_t sync_cta_count(bool mine) { return machine->sync_cta_count(mine); }
 void sync_warp() { machine->sync_warp(); }
 void copy_async(void* target, uint64_t source, uint32_t bytes) { machine->copy_async(target, source, bytes); }
 void copy_async_commit() { machine->copy_async_commit(); }

@@ -57,6 +57,8 @@ const void* global_read(uint64_t address, size_t bytes);
 void* global_write(uint64_t address, size_t bytes);
 
 void sync_cta();
+// How many threads of the cta came with `mine`.
+uint32_t sync_cta_count(bool mine);
 void sync_warp();
 
 // 16 bytes to shared memory, the first `bytes` of them from `source`, the others zero. As on a device they

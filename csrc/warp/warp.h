@@ -14,10 +14,13 @@
 #ifdef __CUDACC__
 #define FB_DEVICE __device__ __forceinline__
 #define FB_UNROLL _Pragma("unroll")
+// Where more than one turn at a time would take too many registers.
+#define FB_ROLL _Pragma("unroll 1")
 #else
 #include "../simt/simt.h"
 #define FB_DEVICE inline
 #define FB_UNROLL
+#define FB_ROLL
 #endif
 
 namespace flyball {
@@ -159,12 +162,30 @@ FB_DEVICE void sync_cta() {
 #endif
 }
 
+// A barrier that also tells every thread for how many of them `mine` is true.
+FB_DEVICE uint32_t sync_cta_count(bool mine) {
+#ifdef __CUDACC__
+    return uint32_t(__syncthreads_count(mine));
+#else
+    return simt::sync_cta_count(mine);
+#endif
+}
+
 FB_DEVICE void sync_warp() {
 #ifdef __CUDACC__
     __syncwarp();
 #else
     simt::sync_warp();
 #endif
+}
+
+// The same value, of which the compiler no longer knows that it does not change: what is computed from it in a loop
+// stays there, and takes no registers outside.
+FB_DEVICE uint32_t kept_in_loop(uint32_t value) {
+#ifdef __CUDACC__
+    asm volatile("" : "+r"(value));
+#endif
+    return value;
 }
 
 // ---- Shuffles, and reductions in a fixed order: every lane gets the same bits.
@@ -248,12 +269,29 @@ FB_DEVICE float warp_max(float value) {
 }
 
 FB_DEVICE uint64_t warp_max(uint64_t value) {
-    FB_UNROLL
+#ifdef __CUDACC__
+    const uint32_t high = uint32_t(value >> 32), highest = __reduce_max_sync(0xffffffffu, high);
+    return uint64_t(highest) << 32 | __reduce_max_sync(0xffffffffu, high == highest ? uint32_t(value) : 0u);
+#else
     for (uint32_t mask = kLanes / 2; mask > 0; mask /= 2) {
         const uint64_t other = shuffle_xor(value, mask);
         value = other > value ? other : value;
     }
     return value;
+#endif
+}
+
+FB_DEVICE uint64_t warp_sum(uint64_t value) {
+#ifdef __CUDACC__
+    // In pieces of which 32 add up within 32 bits.
+    const uint64_t low = __reduce_add_sync(0xffffffffu, uint32_t(value) & 0x7ffffffu);
+    const uint64_t middle = __reduce_add_sync(0xffffffffu, uint32_t(value >> 27) & 0x7ffffffu);
+    const uint64_t high = __reduce_add_sync(0xffffffffu, uint32_t(value >> 54));
+    return low + (middle << 27) + (high << 54);
+#else
+    for (uint32_t mask = kLanes / 2; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
+    return value;
+#endif
 }
 
 // Whether it is true for any lane.
@@ -267,14 +305,6 @@ FB_DEVICE bool warp_any(bool mine) {
 }
 
 // ---- Atomic operations on shared memory: of integers, so that their order changes nothing.
-
-FB_DEVICE void atomic_add(Shared<uint64_t> shared, uint32_t index, uint64_t value) {
-#ifdef __CUDACC__
-    atomicAdd(reinterpret_cast<unsigned long long*>(shared.data + index), static_cast<unsigned long long>(value));
-#else
-    if (simt::shared_atomic(shared.data + index, sizeof value)) shared.data[index] += value;
-#endif
-}
 
 // Returns what was there: the order of those who add decides who gets what.
 FB_DEVICE uint32_t atomic_add(Shared<uint32_t> shared, uint32_t index, uint32_t value) {

@@ -3,12 +3,13 @@
 use crate::ORDERS;
 use crate::device::params::{Append, Pool};
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
-use crate::numbers::{POISON, Stored, normals, poisoned, rounded, wide};
+use crate::numbers::{POISON, Stored, poisoned, rounded};
 use flyball::prng::Prng;
 use flyball_simt::core::{RopeScaling, rope_turns};
 
 #[derive(Clone, Debug)]
 pub struct Case {
+    pub compute: Stored,
     pub stored: Stored,
     pub head_dim: usize,
     pub heads_q: usize,
@@ -57,6 +58,14 @@ impl Case {
         (self.heads_q + 2 * self.heads_kv) * self.head_dim + 64
     }
 
+    fn kernel(&self) -> String {
+        let Self { compute, stored, head_dim, .. } = self;
+        match stored {
+            Stored::E4m3 => format!("append_{}_e4m3_d{head_dim}", compute.name()),
+            _ => format!("append_{}_d{head_dim}", compute.name()),
+        }
+    }
+
     pub fn inputs(&self) -> Inputs {
         let mut prng = Prng::new(11);
         let plain = RopeScaling {
@@ -76,9 +85,9 @@ impl Case {
         let mut scales = || (0..self.heads_kv).map(|_| (0.5 + prng.unit()) as f32).collect();
         let (k_scale, v_scale) = (scales(), scales());
         Inputs {
-            qkv: normals(&mut prng, self.tokens * self.stride(), self.scale),
-            q_weight: normals(&mut prng, self.head_dim, 1.0),
-            k_weight: normals(&mut prng, self.head_dim, 1.0),
+            qkv: self.compute.normals(&mut prng, self.tokens * self.stride(), self.scale),
+            q_weight: self.compute.normals(&mut prng, self.head_dim, 1.0),
+            k_weight: self.compute.normals(&mut prng, self.head_dim, 1.0),
             turns: (0..self.head_dim / 2)
                 .map(|pair| rope_turns(pair as u32, self.head_dim as u32, Self::THETA, plain))
                 .collect(),
@@ -117,8 +126,7 @@ impl Case {
             epsilon: Self::EPSILON,
             interleaved: self.interleaved.into(),
         };
-        let name = format!("append_{}_d{}", self.stored.name(), self.head_dim);
-        Kernel::find(variant, &name).launch(3, &params, &memory, order)?;
+        Kernel::find(variant, &self.kernel()).launch(3, &params, &memory, order)?;
         Ok(outputs)
     }
 
@@ -140,7 +148,8 @@ impl Case {
     }
 
     pub fn check(&self, inputs: &Inputs, outputs: &Outputs) -> Result<(), String> {
-        let [qkv, q_weight, k_weight] = [&inputs.qkv, &inputs.q_weight, &inputs.k_weight].map(|x| wide(x));
+        let [qkv, q_weight, k_weight] =
+            [&inputs.qkv, &inputs.q_weight, &inputs.k_weight].map(|x| self.compute.wide(x));
         let (heads_q, heads_kv, dim) = (self.heads_q, self.heads_kv, self.head_dim);
         // Of a rotation in f32: its two products may cancel.
         let slack = 1e-6 * if self.qk_norm { 4.0 } else { 4.0 * self.scale };
@@ -149,9 +158,9 @@ impl Case {
             let head = |head: usize| &qkv[token * self.stride() + head * dim..][..dim];
             let position = inputs.positions[token];
             for h in 0..heads_q {
-                let got = wide(&outputs.q[(token * heads_q + h) * dim..][..dim]);
+                let got = self.compute.wide(&outputs.q[(token * heads_q + h) * dim..][..dim]);
                 let want = self.turned(head(h), &q_weight, position);
-                rounded(&format!("q of token {token}, head {h}"), Stored::Bf16, &got, &want, slack)?;
+                rounded(&format!("q of token {token}, head {h}"), self.compute, &got, &want, slack)?;
             }
             let Ok(slot) = usize::try_from(inputs.slots[token]) else { continue };
             for h in 0..heads_kv {
@@ -175,8 +184,7 @@ impl Case {
                 None if got.is_nan() => {}
                 None => return Err(format!("element {at} of the pool became {got}")),
                 Some(want) => {
-                    let largest = if self.stored == Stored::E4m3 { 448.0 } else { f64::MAX };
-                    let want = want.clamp(-largest, largest);
+                    let want = if self.stored == Stored::E4m3 { want.clamp(-448.0, 448.0) } else { want };
                     rounded(&format!("element {at} of the pool"), self.stored, &[got], &[want], 2.0 * slack)?;
                 }
             }
@@ -187,6 +195,7 @@ impl Case {
 
 pub fn cases() -> Vec<Case> {
     let base = Case {
+        compute: Stored::Bf16,
         stored: Stored::Bf16,
         head_dim: 128,
         heads_q: 4,
@@ -199,20 +208,30 @@ pub fn cases() -> Vec<Case> {
         scale: 1.0,
     };
     let mut cases = vec![Case { tokens: 0, ..base.clone() }];
-    for stored in [Stored::Bf16, Stored::E4m3] {
-        for head_dim in [64, 128] {
+    for (compute, stored) in [
+        (Stored::Bf16, Stored::Bf16),
+        (Stored::Bf16, Stored::E4m3),
+        (Stored::F16, Stored::F16),
+        (Stored::F16, Stored::E4m3),
+    ] {
+        let base = Case { compute, stored, ..base.clone() };
+        for head_dim in [64, 80, 96, 128, 256] {
             for interleaved in [false, true] {
-                let qk_norm = head_dim == 64 || interleaved;
+                let qk_norm = (head_dim % 128 == 64) != interleaved;
                 let scales = stored == Stored::E4m3 && !interleaved;
-                cases.push(Case { stored, head_dim, interleaved, qk_norm, scales, ..base.clone() });
+                cases.push(Case { head_dim, interleaved, qk_norm, scales, ..base.clone() });
             }
         }
-        for (heads_q, heads_kv) in [(1, 1), (7, 1), (16, 1), (3, 3)] {
-            cases.push(Case { stored, heads_q, heads_kv, head_dim: 64, page_shift: 5, ..base.clone() });
+        // Several items of a token, the last of them with few heads.
+        for (heads_q, heads_kv, head_dim) in
+            [(1, 1, 64), (7, 1, 64), (16, 1, 96), (3, 3, 256), (14, 2, 128), (15, 1, 128), (40, 8, 64)]
+        {
+            let tokens = 5;
+            cases.push(Case { heads_q, heads_kv, head_dim, tokens, page_shift: 5, ..base.clone() });
         }
         // Values that fp8 must saturate, and some that vanish in it.
         for scale in [1e-30, 1e-3, 300.0] {
-            cases.push(Case { stored, scale, qk_norm: false, ..base.clone() });
+            cases.push(Case { scale, qk_norm: false, ..base.clone() });
         }
     }
     cases

@@ -3,6 +3,7 @@
 //! Each family is a case that can be run in any variant and order, and a check of what came out. The real kernels
 //! pass the check on every case; every seeded bug fails it on some.
 
+mod activation;
 mod append;
 mod attention;
 mod copy;
@@ -10,10 +11,12 @@ mod core;
 mod decode;
 mod device;
 mod emulator;
+mod gather;
 mod hopper;
 mod mutants;
 mod norm;
 mod numbers;
+mod penalize;
 mod prefill;
 mod sample;
 mod walls;

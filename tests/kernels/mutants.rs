@@ -1,7 +1,9 @@
 //! Each seeded bug is caught, and for its own reason: by the emulator, or by the check of what came out.
 
 use crate::device::{Order, Variant, only_emulated};
-use crate::{ORDERS, append, copy, decode, hopper, norm, prefill, sample};
+use crate::{
+    ORDERS, activation, append, copy, decode, gather, hopper, norm, penalize, prefill, sample,
+};
 
 /// Asserts that in every order some case of the family fails, and says why in these words.
 fn caught<Case>(why: &str, cases: &[Case], failure: impl Fn(&Case, Order) -> Option<String>) {
@@ -84,6 +86,7 @@ fn every_seeded_bug_of_append_is_caught() {
         (Variant::WrongPair, "q of token"),
         (Variant::Unsaturated, "of the pool[0] is NaN, not 448"),
         (Variant::PaddingWritten, "of the pool"),
+        (Variant::HeadSkipped, "q of token"),
     ] {
         caught(why, &cases, |case, order| {
             let inputs = case.inputs();
@@ -106,11 +109,44 @@ fn every_seeded_bug_of_copy_is_caught() {
 #[test]
 fn every_seeded_bug_of_sample_is_caught() {
     let cases = sample::cases();
-    for (mutant, why) in [(Variant::HistogramUnsynced, "shared memory that"), (Variant::KeyedByRow, "scores")]
-    {
+    for (mutant, why) in [
+        (Variant::HistogramUnsynced, "shared memory that"),
+        (Variant::KeyedByRow, "scores"),
+        (Variant::ListUnsynced, "shared memory that"),
+        (Variant::ShortList, "scores"),
+    ] {
         caught(why, &cases, |case, order| match case.run(mutant, order) {
             Err(faults) => Some(faults.text),
             Ok(tokens) => case.check(&tokens).err(),
         });
     }
+}
+
+#[test]
+fn the_seeded_bug_of_activation_is_caught() {
+    caught("outside of every buffer", &activation::cases(), |case, order| {
+        let input = case.input();
+        match case.run(&input, Variant::GateFromNext, order) {
+            Err(faults) => Some(faults.text),
+            Ok(output) => case.check(&input, &output).err(),
+        }
+    });
+}
+
+#[test]
+fn the_seeded_bug_of_gather_is_caught() {
+    caught("outside of every buffer", &gather::cases(), |case, order| {
+        match case.run(Variant::IdUnchecked, order) {
+            Err(faults) => Some(faults.text),
+            Ok(gathered) => case.check(&gathered).err(),
+        }
+    });
+}
+
+#[test]
+fn the_seeded_bug_of_penalize_is_caught() {
+    caught("logit", &penalize::cases(), |case, order| match case.run(Variant::PromptCounted, order) {
+        Err(faults) => Some(faults.text),
+        Ok(logits) => case.check(&logits).err(),
+    });
 }

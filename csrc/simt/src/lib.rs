@@ -161,7 +161,8 @@ macro_rules! variants {
 variants! {
     /// What the GPU runs.
     Real: simt_kernels_none_norm simt_kernels_none_append simt_kernels_none_copy simt_kernels_none_decode
-        simt_kernels_none_prefill simt_kernels_none_hopper simt_kernels_none_sample,
+        simt_kernels_none_prefill simt_kernels_none_hopper simt_kernels_none_sample simt_kernels_none_activation
+        simt_kernels_none_gather,
     /// Not ours: small kernels that misbehave.
     Probes: simt_kernels_probes,
     /// Attention reads the page of 16 tokens further on.
@@ -204,6 +205,18 @@ variants! {
     TurnForgotten: simt_kernels_turn_forgotten_hopper,
     /// Sample draws by the row's place in the batch.
     KeyedByRow: simt_kernels_keyed_by_row_sample,
+    /// Sample reads the list of candidates while it is being filled.
+    ListUnsynced: simt_kernels_list_unsynced_sample,
+    /// Sample draws from a list that misses some of the mass.
+    ShortList: simt_kernels_short_list_sample,
+    /// Penalize takes presence off for tokens of the prompt alone.
+    PromptCounted: simt_kernels_prompt_counted_sample,
+    /// Append leaves out the last heads of a token.
+    HeadSkipped: simt_kernels_head_skipped_append,
+    /// Activation takes up from where the next row begins.
+    GateFromNext: simt_kernels_gate_from_next_activation,
+    /// Gather reads past the last row.
+    IdUnchecked: simt_kernels_id_unchecked_gather,
 }
 
 // SAFETY: `abi.cpp` and `simt.h` define it so.
