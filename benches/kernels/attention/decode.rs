@@ -1,0 +1,219 @@
+//! Decode: per layer the launches of a layer; the plan, which a step makes once, apart.
+
+use super::{Cache, HEAD_DIM, HEADS_KV, HEADS_Q, SCALE, Stored, short};
+use crate::data::Data;
+use crate::gpu::Gpu;
+use crate::gpu::params::Decode;
+use crate::measure::{Bench, Stop, Work};
+
+/// How rows are cut and launched.
+#[derive(Clone, Copy)]
+pub struct Cut {
+    /// Tokens per chunk.
+    chunk: u32,
+    /// Chunks of a row, at most: its chunks double until so many suffice; 0 is no bound.
+    row_chunks_max: u32,
+    /// If not as many as fit.
+    ctas_per_sm: Option<u32>,
+    /// By the last chunk of a row, or by a kernel of its own.
+    merged: Merged,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Merged {
+    ByTheLast,
+    Apart,
+}
+
+impl Cut {
+    /// By the number of rows, which a captured graph knows: few rows need many chunks to fill the GPU.
+    pub fn of(rows: u32) -> Self {
+        let (chunk, row_chunks_max) = match rows {
+            ..4 => (128, 16),
+            4..16 => (1024, 8),
+            _ => (2048, 0),
+        };
+        Self { chunk, row_chunks_max, ctas_per_sm: None, merged: Merged::ByTheLast }
+    }
+
+    /// Of a row of `length`.
+    fn tokens(self, length: u32) -> u32 {
+        let mut chunk = self.chunk;
+        while self.row_chunks_max > 0 && length > self.row_chunks_max * chunk {
+            chunk *= 2;
+        }
+        chunk
+    }
+}
+
+/// As in batch-invariant mode: one chunk size for every batch.
+const FIXED: Cut = Cut { chunk: 512, row_chunks_max: 0, ctas_per_sm: None, merged: Merged::ByTheLast };
+const CHUNKS: &[u32] = &[128, 256, 512, 1024, 2048, 4096];
+
+fn shapes(quick: bool) -> Vec<(u32, u32)> {
+    let k = 1024;
+    if quick {
+        return vec![(1, k), (1, 4 * k), (1, 16 * k), (8, 4 * k), (8, 16 * k), (32, 4 * k), (64, 8 * k)];
+    }
+    let few = [1, 8].into_iter().flat_map(|rows| [1, 4, 16, 32].map(|length| (rows, length * k)));
+    few.chain([(32, 4 * k), (128, 2 * k), (64, 8 * k)]).collect()
+}
+
+pub fn run(bench: &mut Bench) -> Result<(), Stop> {
+    for stored in [Stored::Bf16, Stored::E4m3] {
+        for (rows, length) in shapes(bench.options.quick) {
+            let cut = Cut::of(rows);
+            time(bench, "decode", "flyball", Shape { rows, length, stored, page_size: 16 }, cut)?;
+            let apart = Cut { merged: Merged::Apart, ..cut };
+            time(bench, "decode", "flyball merge", Shape { rows, length, stored, page_size: 16 }, apart)?;
+            time(bench, "decode", "flyball fixed", Shape { rows, length, stored, page_size: 16 }, FIXED)?;
+        }
+    }
+    for page_size in [32, 64] {
+        let shape = Shape { rows: 32, length: 4096, stored: Stored::Bf16, page_size };
+        time(bench, "decode", "flyball", shape, Cut::of(32))?;
+    }
+    if bench.options.sweep {
+        sweep(bench)?;
+    }
+    Ok(())
+}
+
+fn sweep(bench: &mut Bench) -> Result<(), Stop> {
+    let k = 1024;
+    for (rows, length) in [
+        (1, k),
+        (1, 4 * k),
+        (1, 16 * k),
+        (1, 32 * k),
+        (8, k),
+        (8, 4 * k),
+        (8, 16 * k),
+        (32, 4 * k),
+        (64, 8 * k),
+    ] {
+        for stored in [Stored::Bf16, Stored::E4m3] {
+            let fit = bench.gpu.ctas_per_sm(&kernel(stored))?;
+            for &chunk in CHUNKS.iter().filter(|chunk| **chunk <= length && length / **chunk <= 128) {
+                for ctas in [fit - 1, fit].into_iter().filter(|ctas| *ctas > 0) {
+                    let name = format!("flyball c{chunk}x{ctas}");
+                    let cut = Cut { chunk, ctas_per_sm: Some(ctas), ..FIXED };
+                    time(bench, "sweep", &name, Shape { rows, length, stored, page_size: 16 }, cut)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rows of one length.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub rows: u32,
+    pub length: u32,
+    pub stored: Stored,
+    pub page_size: u32,
+}
+
+impl Shape {
+    /// K and V once, Q and the output once.
+    pub fn bytes(self) -> u64 {
+        let cached = 2 * u64::from(HEADS_KV * HEAD_DIM) * self.stored.bytes();
+        u64::from(self.rows) * (u64::from(self.length) * cached + 2 * u64::from(HEADS_Q * HEAD_DIM) * 2)
+    }
+}
+
+fn kernel(stored: Stored) -> String {
+    format!("decode_{}_d{HEAD_DIM}", stored.kernel())
+}
+
+/// The buffers of a decode of one shape; only the pages and queries differ between sets.
+pub struct Prepared {
+    cache: Cache,
+    params: Decode,
+    kernel: String,
+    chunks: u32,
+    cut: Cut,
+}
+
+impl Prepared {
+    pub fn new(gpu: &Gpu, data: &mut Data, shape: Shape, cut: Cut) -> Result<Self, String> {
+        let Shape { rows, length, stored, page_size } = shape;
+        let cache = Cache::new(gpu, data, stored, page_size, rows, length)?;
+        let chunks = rows * length.div_ceil(cut.tokens(length));
+        let (heads, slots) = (u64::from(rows * HEADS_Q), u64::from(chunks * HEADS_Q));
+        let arrived = data.room(u64::from(rows * HEADS_KV) * 4)?;
+        let params = Decode {
+            pool: cache.pool(data, 0)?,
+            output: data.room(heads * u64::from(HEAD_DIM) * 2)?,
+            lengths: data.hold(gpu, &vec![length; rows as usize])?,
+            tables: cache.tables,
+            chunk_from: data.room(u64::from(rows + 1) * 4)?,
+            chunks: data.room(u64::from(chunks) * 16)?,
+            partial: data.room(slots * u64::from(HEAD_DIM) * 4)?,
+            partial_max: data.room(slots * 4)?,
+            partial_sum: data.room(slots * 4)?,
+            arrived: if cut.merged == Merged::ByTheLast { arrived } else { 0 },
+            overflow: data.room(4)?,
+            q_stride: i64::from(HEADS_Q * HEAD_DIM),
+            table_stride: i64::from(cache.table_stride),
+            rows,
+            heads_q: HEADS_Q,
+            scale: SCALE,
+            chunk: cut.chunk,
+            chunks_max: chunks,
+            row_chunks_max: cut.row_chunks_max,
+            ..Decode::default()
+        };
+        let prepared = Self { cache, params, kernel: kernel(stored), chunks, cut };
+        prepared.plan(gpu)?;
+        // One that lists nothing would make every launch very fast.
+        match gpu.word(params.chunk_from + u64::from(rows) * 4)? {
+            listed if listed == chunks => Ok(prepared),
+            listed => Err(format!("the plan lists {listed} of {chunks} chunks")),
+        }
+    }
+
+    /// Starts the plan.
+    pub fn plan(&self, gpu: &Gpu) -> Result<(), String> {
+        gpu.launch("decode_plan", 1, &self.params)
+    }
+
+    /// A layer's launches.
+    pub fn layer(&self, gpu: &Gpu, data: &Data, set: usize) -> Result<(), String> {
+        let queries = u64::from(self.params.rows * HEADS_Q * HEAD_DIM) * 2;
+        let params = Decode {
+            pool: self.cache.pool(data, set)?,
+            q: data.halves.cut(queries, 7 * set + 3)?,
+            ..self.params
+        };
+        let items = self.chunks * HEADS_KV;
+        gpu.launch_early(&self.kernel, gpu.ctas(&self.kernel, items, self.cut.ctas_per_sm)?, &params)?;
+        if self.cut.merged == Merged::Apart && self.chunks > self.params.rows {
+            let heads = self.params.rows * HEADS_Q;
+            gpu.launch_early(&format!("decode_merge_bf16_d{HEAD_DIM}"), heads.div_ceil(4), &params)?;
+        }
+        Ok(())
+    }
+}
+
+fn time(bench: &mut Bench, family: &str, name: &str, of: Shape, cut: Cut) -> Result<(), Stop> {
+    bench.data.clear();
+    let Shape { rows, length, stored, page_size } = of;
+    let shape = format!("{rows}x{} {} p{page_size}", short(length), stored.name());
+    let bytes = of.bytes();
+    let guess_us = (bytes as f64 / 4e6).max(6.0);
+    let work = Work { family, shape: &shape, name, bytes, flops: 0, guess_us };
+    let prepared = match Prepared::new(&bench.gpu, &mut bench.data, of, cut) {
+        Ok(prepared) => prepared,
+        Err(why) => return bench.fail(work, why),
+    };
+    let data = bench.data;
+    bench.time(work, Bench::sets(bytes), |gpu, set| prepared.layer(gpu, &data, set))?;
+    if name == "flyball" && stored == Stored::Bf16 && page_size == 16 {
+        let work =
+            Work { family: "plan", name: "flyball", bytes: u64::from(rows) * 8, guess_us: 4.0, ..work };
+        bench.time(work, 1, |gpu, _| prepared.plan(gpu))?;
+    }
+    Ok(())
+}
