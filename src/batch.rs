@@ -24,7 +24,7 @@ pub enum Input {
     Unknown,
 }
 
-/// One sequence of the batch.
+/// One sequence of the batch, in 40 bytes: a step writes and reads hundreds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     /// Whose row it is.
@@ -39,10 +39,46 @@ pub struct Row {
     pub tokens: u32,
     /// Output tokens before this step: what a sampler keys its random stream with.
     pub generated: u32,
+    /// The word of its input.
+    pub(crate) word: u32,
+    pub(crate) source: Source,
     /// Whether its last token's logits are wanted, and a token sampled.
     pub samples: bool,
+}
+
+/// What the word of a row's input is: its own type, since [`Input`] would pad the row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Source {
+    Id,
+    Ids,
+    FromStep,
+    #[default]
+    Unknown,
+}
+
+impl Row {
     /// Its input.
-    pub input: Input,
+    pub fn input(&self) -> Input {
+        match self.source {
+            Source::Id => Input::Id(self.word),
+            Source::Ids => Input::Ids(self.word),
+            Source::FromStep => Input::FromStep(self.word),
+            Source::Unknown => Input::Unknown,
+        }
+    }
+
+    /// With another input.
+    #[inline]
+    #[must_use]
+    pub fn with_input(mut self, input: Input) -> Self {
+        (self.source, self.word) = match input {
+            Input::Id(id) => (Source::Id, id),
+            Input::Ids(start) => (Source::Ids, start),
+            Input::FromStep(row) => (Source::FromStep, row),
+            Input::Unknown => (Source::Unknown, 0),
+        };
+        self
+    }
 }
 
 /// A slot that a new sequence takes: its rows from now on are sampled like this.

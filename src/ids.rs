@@ -15,6 +15,57 @@ impl Slot {
     }
 }
 
+/// A set of slots: one bit each, so that hundreds of rows are looked up in a cache line or two.
+#[derive(Clone, Debug, Default)]
+pub struct SlotSet {
+    words: Vec<u64>,
+}
+
+impl SlotSet {
+    /// The empty set of slots below `slots`.
+    pub fn new(slots: usize) -> Self {
+        Self { words: vec![0; slots.div_ceil(64)] }
+    }
+
+    /// Whether a slot is in it.
+    #[inline]
+    pub fn contains(&self, slot: Slot) -> bool {
+        self.words[slot.index() / 64] >> (slot.index() % 64) & 1 == 1
+    }
+
+    /// Puts a slot in or takes it out.
+    #[inline]
+    pub fn set(&mut self, slot: Slot, inside: bool) {
+        let word = &mut self.words[slot.index() / 64];
+        let bit = slot.index() % 64;
+        *word = *word & !(1 << bit) | u64::from(inside) << bit;
+    }
+
+    /// Takes a slot out; whether it was in.
+    #[inline]
+    pub fn take(&mut self, slot: Slot) -> bool {
+        let (word, bit) = (&mut self.words[slot.index() / 64], 1 << (slot.index() % 64));
+        let inside = *word & bit != 0;
+        *word &= !bit;
+        inside
+    }
+
+    /// Makes it equal to another set of as many slots.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.words.copy_from_slice(&other.words);
+    }
+
+    /// How many slots are in it. O(slots / 64).
+    pub fn len(&self) -> usize {
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether none is in it.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+}
+
 /// A group of waiting jobs: a lane, a bin, a class, a client; the policy says which.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

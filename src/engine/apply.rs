@@ -1,8 +1,9 @@
 //! Apply and plan: a checked decision changes the state, and becomes flat arrays.
 
+use super::outputs::Outputs;
 use super::waiting::{job, prompt_hashes};
-use super::{Engine, Hot, Published};
-use crate::batch::{BatchPlan, History, Input, Opened, Row};
+use super::{Engine, Published};
+use crate::batch::{BatchPlan, History, Input, Opened, Row, Source};
 use crate::config::SwapMode;
 use crate::cost::BatchShape;
 use crate::ids::Slot;
@@ -17,7 +18,8 @@ impl Engine {
     /// act takes what another one counts on.
     pub(super) fn apply(&mut self) {
         let now = self.clock.now();
-        self.plans[(self.step & 1) as usize].reset(self.step, now);
+        let plan = self.plan_of(self.step);
+        self.plans[plan].reset(self.step, now);
         (0..self.decision.evict.len()).for_each(|at| self.evict(self.decision.evict[at]));
         (0..self.decision.admit.len()).for_each(|at| self.open(self.decision.admit[at]));
         while let Some((slot, span)) = self.returning.pop() {
@@ -35,16 +37,16 @@ impl Engine {
 
     fn grow(&mut self, slot: Slot, blocks: Blocks) {
         self.kv.grow(slot, blocks).expect("the decision was checked against the pool");
-        let row = &mut self.rows[slot.index()];
-        row.blocks += blocks.0;
-        row.steady_again(self.config.block_shift());
+        self.rows[slot.index()].blocks += blocks.0;
+        self.turn_again(slot);
     }
 
     /// Takes a row's blocks away. Plans run in their order, so this very plan may use them again.
     fn evict(&mut self, evict: Evict) {
         let slot = evict.slot;
         let row = self.rows[slot.index()];
-        let copies = &mut self.plans[(self.step & 1) as usize].before.swap_out;
+        let plan = self.plan_of(self.step);
+        let copies = &mut self.plans[plan].before.swap_out;
         let span = match evict.restore {
             Restore::Recompute => None,
             Restore::Swap => Some(self.kv.swap_out(slot, None, copies).expect("the host tier was checked")),
@@ -57,10 +59,13 @@ impl Engine {
             None => self.counters.recomputes += 1,
         }
         self.counters.overrides += u64::from(evict.reason == Reason::Override);
-        self.vacate(slot, None);
         let index = row.id.index();
+        self.vacate(slot, None);
         let mut sequence = self.live[index].take().expect("a resident is alive");
-        sequence.output.clone_from(&self.outputs[slot.index()]);
+        if row.stores {
+            sequence.output.clear();
+            sequence.output.extend_from_slice(self.outputs.of(slot, row.delivered()));
+        }
         sequence.evict(span, row.computed);
         self.policy.on(&Event::Evicted(&job(&sequence), evict.restore));
         self.enqueue(&mut sequence);
@@ -114,28 +119,23 @@ impl Engine {
             computed,
             blocks: self.kv.blocks(slot).0,
             rerank_at: rank.until,
-            steady_until: 0,
-            client: request.client,
+            turn_at: 0,
+            input: sequence.last_token,
             phase,
             priority: request.priority,
             parked: false,
             mark: rank.mark,
-        };
-        self.rows[slot.index()].steady_again(self.config.block_shift());
-        self.hot[slot.index()] = Hot {
-            id: admit.id,
-            user_data: request.user_data,
-            from_step: self.step,
-            input: Input::Id(sequence.last_token),
-            delivered: sequence.delivered,
-            max_tokens: request.max_tokens.0,
-            stop: request.stop,
+            awaits: 0,
             stores: matches!(request.prompt, Prompt::Tokens(_)),
         };
-        self.outputs[slot.index()].clone_from(&sequence.output);
-        let plan = &mut self.plans[(self.step & 1) as usize];
+        debug_assert_eq!(sequence.delivered, sequence.generated, "whoever is admitted awaits no token");
+        self.stops[slot.index()] = request.stop;
+        self.user_data[slot.index()] = request.user_data;
+        self.outputs.fill(slot, &sequence.output);
+        let plan = &mut self.plans[self.step as usize % usize::from(self.config.pipeline_depth)];
         let history = history(sequence, &mut plan.history);
         plan.opened.push(Opened { slot, id: admit.id, sampling: request.sampling, history });
+        self.turn_again(slot);
         self.reorder(slot);
         let sequence = self.live[admit.id.index()].as_ref().expect("it was there");
         self.policy.on(&Event::Admitted(&job(sequence)));
@@ -143,16 +143,16 @@ impl Engine {
 
     /// Lists the copies that bring a sequence back from the host.
     fn bring_back(&mut self, slot: Slot, span: HostSpan) {
-        let plan = &mut self.plans[(self.step & 1) as usize];
+        let place = self.plan_of(self.step);
+        let plan = &mut self.plans[place];
         let part = match self.config.swap {
             SwapMode::Serial => &mut plan.before,
             SwapMode::Overlap => &mut plan.beside,
         };
         self.kv.swap_in(slot, &span, &mut part.swap_in).expect("the decision was checked against the pool");
         self.kv.free_host(span, Some(self.step));
-        let row = &mut self.rows[slot.index()];
-        row.blocks = self.kv.blocks(slot).0;
-        row.steady_again(self.config.block_shift());
+        self.rows[slot.index()].blocks = self.kv.blocks(slot).0;
+        self.turn_again(slot);
     }
 
     /// Gives a new resident the rest of its blocks.
@@ -171,31 +171,44 @@ impl Engine {
 
     /// Writes the plan, and moves every row on as if the step had been done.
     pub(super) fn plan(&mut self, now: Nanos) {
-        let Self { plans, decision, rows, hot, live, outputs, rerank, kv, config, .. } = self;
-        let plan = &mut plans[(self.step & 1) as usize];
+        let place = self.plan_of(self.step);
+        let Self { plans, decision, rows, user_data, live, outputs, turned, kv, .. } = self;
+        let plan = &mut plans[place];
         plan.decided = now;
         plan.pause = decision.pause.map_or(Nanos::ZERO, |p| p.span);
         kv.take_deltas(&mut plan.tables);
         // Every row is written whole, so that old ones need not be cleared first.
         plan.rows.resize(decision.rows(), Row::default());
         let BatchPlan { rows: planned, token_ids, shape, .. } = plan;
-        let block_shift = config.block_shift();
-        let mut writer = Writer { live, outputs, token_ids, shape, rerank, block_shift, step: self.step };
+        let mut writer = Writer { live, outputs, token_ids, shape, turned, turns: 0, step: self.step };
         let admitted = decision.admit.iter().filter(|a| a.tokens > 0).map(|admit| {
             let sequence = live[admit.id.index()].as_ref();
             let slot = sequence.and_then(Sequence::slot).expect("it was admitted just now");
             (slot, admit.tokens)
         });
         let (running, joining) = planned.split_at_mut(decision.run.len());
-        let mut context = writer.run(&decision.run, rows, hot, running);
+        let mut context = writer.run(&decision.run, rows, user_data, running);
         for (at, ((slot, tokens), row)) in (decision.run.len() as u32..).zip(admitted.zip(joining)) {
-            let (r, hot) = (&mut rows[slot.index()], &mut hot[slot.index()]);
-            context += writer.write(at, slot, tokens, r, hot, row);
+            let (r, user_data) = (&mut rows[slot.index()], user_data[slot.index()]);
+            context += writer.write(at, slot, tokens, r, user_data, row);
         }
-        writer.finish(planned.len() as u32, context);
-        while let Some(slot) = self.rerank.pop() {
+        let turns = writer.finish(planned.len() as u32, context);
+        for at in (0..turns).rev() {
+            self.take_turn(self.turned[at]);
+        }
+    }
+
+    /// A row has come to its turn: it may have its last token in flight, ask for a new rank, lack a block from
+    /// now on, or have prefilled.
+    fn take_turn(&mut self, slot: Slot) {
+        let row = &mut self.rows[slot.index()];
+        if row.generated >= row.max_tokens {
+            row.phase = Phase::Ending;
+        }
+        if row.generated >= row.rerank_at && row.awaits == Resident::stamp(self.step) {
             self.rerank_resident(slot);
         }
+        self.turn_again(slot);
     }
 
     /// Asks the policy for a resident's rank again.
@@ -210,6 +223,7 @@ impl Engine {
         }
         self.rows[slot.index()].rerank_at = rank.until;
         self.rows[slot.index()].mark = rank.mark;
+        self.turn_again(slot);
     }
 }
 
@@ -230,11 +244,12 @@ fn history(sequence: &Sequence, into: &mut Vec<u32>) -> History {
 /// Writes the rows of a plan.
 struct Writer<'e> {
     live: &'e [Option<Sequence>],
-    outputs: &'e [Vec<u32>],
+    outputs: &'e Outputs,
     token_ids: &'e mut Vec<u32>,
     shape: &'e mut BatchShape,
-    rerank: &'e mut Vec<Slot>,
-    block_shift: u32,
+    /// The rows whose turn has come, and how many.
+    turned: &'e mut [Slot],
+    turns: usize,
     step: u64,
 }
 
@@ -242,17 +257,17 @@ impl Writer<'_> {
     /// Writes the rows of the residents that run, and returns how many tokens are in the caches of those that
     /// decode. A loop of its own, out of line, whose few words stay in registers.
     #[inline(never)]
-    fn run(&mut self, runs: &[Run], rows: &mut [Resident], hot: &mut [Hot], planned: &mut [Row]) -> u64 {
+    fn run(&mut self, runs: &[Run], rows: &mut [Resident], user_data: &[u64], planned: &mut [Row]) -> u64 {
         let mut context = 0;
         for (at, (run, row)) in (0..).zip(runs.iter().zip(planned)) {
             let slot = run.slot.index();
-            context += self.write(at, run.slot, run.tokens, &mut rows[slot], &mut hot[slot], row);
+            context += self.write(at, run.slot, run.tokens, &mut rows[slot], user_data[slot], row);
         }
         context
     }
 
-    /// Writes one row, and returns how many tokens are in its cache if it decodes. Nearly every row does: it
-    /// touches its two lines and the plan, nothing else.
+    /// Writes one row, and returns how many tokens are in its cache if it decodes. Nearly every row does, and
+    /// its turn has not come: it touches its own line and the plan, nothing else.
     #[inline(always)]
     fn write(
         &mut self,
@@ -260,66 +275,66 @@ impl Writer<'_> {
         slot: Slot,
         tokens: u32,
         r: &mut Resident,
-        hot: &mut Hot,
+        user_data: u64,
         row: &mut Row,
     ) -> u64 {
-        // Whoever decodes has got its block by now.
-        if !r.steady() {
-            self.chunk(at, slot, tokens, r, hot, row);
-            return 0;
+        if r.computed >= r.turn_at {
+            return self.chunk(at, slot, tokens, r, user_data, row);
         }
         *row = Row {
             id: r.id,
-            user_data: hot.user_data,
+            user_data,
             slot,
             position: r.computed,
             tokens: 1,
             generated: r.generated,
+            word: r.input,
+            source: if r.awaits == 0 { Source::Id } else { Source::FromStep },
             samples: true,
-            input: hot.input,
         };
         r.computed += 1;
+        r.generated += 1;
         r.parked = false;
-        self.sampled(at, slot, r, hot);
+        (r.input, r.awaits) = (at, Resident::stamp(self.step));
+        // No branch: which rows these are, nothing foretells.
+        self.turned[self.turns] = slot;
+        self.turns += usize::from(r.computed == r.turn_at);
         u64::from(r.computed)
     }
 
-    /// A prefill chunk, or what is computed again after an eviction.
+    /// A prefill chunk, what is computed again after an eviction, or a decode whose rank never holds.
     #[inline(never)]
-    fn chunk(&mut self, at: u32, slot: Slot, tokens: u32, r: &mut Resident, hot: &mut Hot, row: &mut Row) {
-        debug_assert!(!r.decodes(), "a decode that runs is steady");
-        self.shape.add_chunk(tokens, r.computed);
-        let samples = tokens == r.missing();
-        *row = Row {
-            id: r.id,
-            user_data: hot.user_data,
-            slot,
-            position: r.computed,
-            tokens,
-            generated: r.generated,
-            samples,
-            input: if hot.stores { self.list(slot, r, tokens) } else { Input::Unknown },
+    fn chunk(
+        &mut self,
+        at: u32,
+        slot: Slot,
+        tokens: u32,
+        r: &mut Resident,
+        user_data: u64,
+        row: &mut Row,
+    ) -> u64 {
+        let (decodes, samples) = (r.decodes(), tokens == r.missing());
+        let input = match r.awaits {
+            0 if decodes => Input::Id(r.input),
+            _ if decodes => Input::FromStep(r.input),
+            _ if r.stores => self.list(slot, r, tokens),
+            _ => Input::Unknown,
         };
+        let (position, generated) = (r.computed, r.generated);
+        *row = Row { id: r.id, user_data, slot, position, tokens, generated, samples, ..Row::default() }
+            .with_input(input);
+        if !decodes {
+            self.shape.add_chunk(tokens, r.computed);
+        }
         r.computed += tokens;
         r.parked = false;
         if samples {
-            self.sampled(at, slot, r, hot);
+            r.generated += 1;
+            (r.input, r.awaits) = (at, Resident::stamp(self.step));
         }
-        r.steady_again(self.block_shift);
-    }
-
-    /// Moves a row on as if its token had come.
-    #[inline(always)]
-    fn sampled(&mut self, at: u32, slot: Slot, r: &mut Resident, hot: &mut Hot) {
-        (hot.from_step, hot.input) = (self.step, Input::FromStep(at));
-        r.generated += 1;
-        if r.generated >= r.max_tokens {
-            r.phase = Phase::Ending;
-            r.steady_until = 0;
-        }
-        if r.generated >= r.rerank_at {
-            self.rerank.push(slot);
-        }
+        self.turned[self.turns] = slot;
+        self.turns += 1;
+        if decodes { u64::from(r.computed) } else { 0 }
     }
 
     /// Lists the next tokens of a row, which are known and stored.
@@ -327,19 +342,20 @@ impl Writer<'_> {
         let start = self.token_ids.len() as u32;
         let prompt = &self.live[r.id.index()].as_ref().expect("a resident is alive").request.prompt;
         let range = r.computed as usize..(r.computed + tokens) as usize;
-        let known = prompt.span(&self.outputs[slot.index()], range);
+        let known = prompt.span(self.outputs.of(slot, r.delivered()), range);
         let (head, tail) = known.expect("known tokens are stored");
         self.token_ids.extend_from_slice(head);
         self.token_ids.extend_from_slice(tail);
         Input::Ids(start)
     }
 
-    /// Completes the sums: every row that is not a chunk is a decode.
-    fn finish(self, rows: u32, context: u64) {
+    /// Completes the sums: every row that is not a chunk is a decode. Returns how many turns have come.
+    fn finish(self, rows: u32, context: u64) -> usize {
         let decodes = rows - self.shape.rows;
         self.shape.rows = rows;
         self.shape.tokens += decodes;
         self.shape.decodes = decodes;
         self.shape.decode_context = context;
+        self.turns
     }
 }

@@ -6,62 +6,31 @@
 //! device works; a row is then planned as if it yielded a token, and discarded when it did not need to.
 
 mod apply;
+mod outputs;
 mod settle;
 mod waiting;
 
-use crate::batch::{BatchPlan, Input};
+use crate::batch::BatchPlan;
 use crate::budget::PowerBudget;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::cost::{BatchShape, CostModel};
 use crate::error::{ConfigError, StepError, SubmitError};
 use crate::exec::{Executor, InFlight, StepOutcome};
-use crate::ids::{GroupId, Place, Slot};
+use crate::ids::{GroupId, Place, Places, Slot, SlotSet};
 use crate::kv::{BlockHash, HostSpan, Kv};
 use crate::queue::Groups;
 use crate::request::{FinishReason, Prompt, Request, RequestId, StopTokens};
+use crate::sched::decision::Left;
 use crate::sched::{Decision, Event, Phase, Policy, Resident, Scratch, TokenEvent, View};
 use crate::sequence::{Sequence, State};
 use crate::units::{Blocks, Nanos, Tokens};
+use outputs::Outputs;
 use std::collections::VecDeque;
 use waiting::{PoolView, QueueView, job};
 
-/// What settling a token touches of a resident: a cache line by slot, which stays warm.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Hot {
-    /// Whose line it is; nobody's once the slot is vacant.
-    id: RequestId,
-    user_data: u64,
-    /// The step that yields its next input, or that brings the sequence back from the host.
-    from_step: u64,
-    /// The input of its next decode: a row of that step until it settles, then the token.
-    input: Input,
-    /// Output tokens that have come out of settled steps.
-    delivered: u32,
-    max_tokens: u32,
-    stop: StopTokens,
-    /// Whether its tokens are known and stored.
-    stores: bool,
-}
-
-/// The name of no request.
+/// The name of no request: whose a vacant slot is.
 const NOBODY: RequestId = RequestId(u64::MAX);
-
-impl Default for Hot {
-    fn default() -> Self {
-        Self {
-            id: NOBODY,
-            user_data: 0,
-            from_step: 0,
-            input: Input::Unknown,
-            delivered: 0,
-            max_tokens: 0,
-            stop: StopTokens::NONE,
-            stores: false,
-        }
-    }
-}
 
 /// What is published of a resident: its leading blocks, and the hash of the last of them.
 #[derive(Clone, Copy, Debug)]
@@ -168,12 +137,12 @@ pub struct Engine {
 
     kv: Kv,
     rows: Vec<Resident>,
-    hot: Vec<Hot>,
-    /// The output tokens of residents, by slot: one is stored in each step, so these few stay warm, which
-    /// those of all that wait would not.
-    outputs: Vec<Vec<u32>>,
-    /// How many tokens each of them has room for.
-    output_room: usize,
+    /// The rows that decode in the next step, if nothing happens to them.
+    steady: SlotSet,
+    /// What ends the residents, and their own words for themselves, by slot.
+    stops: Vec<StopTokens>,
+    user_data: Vec<u64>,
+    outputs: Outputs,
     published: Vec<Published>,
     order: Vec<Slot>,
     free_slots: Vec<Slot>,
@@ -189,11 +158,14 @@ pub struct Engine {
     decision: Decision,
     outcome: StepOutcome,
     scratch: Scratch,
-    seen: Vec<u64>,
+    left: Left,
     taken: Vec<RequestId>,
-    rerank: Vec<Slot>,
+    /// Rows that have come to a turn in this step, up to a count.
+    turned: Vec<Slot>,
     returning: Vec<(Slot, HostSpan)>,
     tokens: Vec<TokenEvent>,
+    /// Rows of the plan that settles, by their place, for whom a token is more than one more.
+    noted: Vec<u32>,
     ending: Vec<(RequestId, FinishReason)>,
     ended: Vec<Ended>,
     ended_early: Vec<Ended>,
@@ -228,7 +200,7 @@ impl Engine {
         let (blocks, host_blocks) = (config.kv_blocks.0 as usize, config.host_blocks.0 as usize);
         let swapped = blocks.min(host_blocks);
         // One more group, always closed, orders the deadlines.
-        let entries = config.alive_max() * (crate::ids::Places::MAX + 1);
+        let entries = config.alive_max() * (Places::MAX + 1);
         let mut groups = Groups::new(config.groups_max + 1, entries);
         groups.set(GroupId(config.groups_max), 0, false, Blocks::ZERO);
         Ok(Self {
@@ -242,10 +214,11 @@ impl Engine {
             penalized_held: 0,
             buffers: Vec::with_capacity(config.alive_max()),
             kv: Kv::new(&config),
-            rows: vec![Resident::default(); rows],
-            hot: vec![Hot::default(); rows],
-            outputs: vec![Vec::new(); rows],
-            output_room: 0,
+            rows: vec![Resident { id: NOBODY, ..Resident::default() }; rows],
+            steady: SlotSet::new(rows),
+            stops: vec![StopTokens::NONE; rows],
+            user_data: vec![0; rows],
+            outputs: Outputs::new(rows),
             published: vec![Published::NOTHING; rows],
             order: Vec::with_capacity(rows),
             free_slots: (0..config.max_resident).rev().map(Slot).collect(),
@@ -258,11 +231,12 @@ impl Engine {
             decision: Decision::with_capacity(rows),
             outcome: StepOutcome::default(),
             scratch: Scratch::new(rows),
-            seen: vec![0; rows],
+            left: Left::new(rows),
             taken: Vec::with_capacity(rows),
-            rerank: Vec::with_capacity(rows),
+            turned: vec![Slot::default(); rows],
             returning: Vec::with_capacity(rows),
             tokens: Vec::with_capacity(rows),
+            noted: vec![0; rows],
             ending: Vec::with_capacity(rows),
             ended: Vec::with_capacity(config.alive_max()),
             ended_early: Vec::with_capacity(config.alive_max()),
@@ -351,10 +325,7 @@ impl Engine {
             return Vec::new();
         }
         let tokens = request.max_tokens.0 as usize;
-        if tokens > self.output_room {
-            self.output_room = tokens.next_power_of_two();
-            self.outputs.iter_mut().for_each(|o| o.reserve_exact(self.output_room - o.len()));
-        }
+        self.outputs.make_room(tokens);
         let mut buffer = self.buffers.pop().unwrap_or_default();
         buffer.reserve(tokens);
         buffer
@@ -404,7 +375,6 @@ impl Engine {
     fn try_step(&mut self) -> Result<(), StepError> {
         self.step += 1;
         self.counters.steps += 1;
-        self.tokens.clear();
         self.ended.clear();
         self.ended.append(&mut self.ended_early);
         let now = self.observe();
@@ -417,6 +387,9 @@ impl Engine {
         }
         let full = self.in_flight.len() >= usize::from(self.config.pipeline_depth);
         let settled = if full || !planned { self.settle_oldest()? } else { None };
+        if settled.is_none() {
+            self.tokens.clear();
+        }
         self.last = Last { now, planned, settled };
         Ok(())
     }
@@ -456,6 +429,7 @@ impl Engine {
             host_free: self.kv.host_free(),
             residents: &self.rows,
             order: &self.order,
+            steady: &self.steady,
             waiting: &mut queue,
             pool: &PoolView(&self.kv),
             power: self.power,
@@ -463,7 +437,7 @@ impl Engine {
             scratch: &mut self.scratch,
         };
         self.policy.decide(&mut view, &mut self.decision);
-        let sound = self.decision.check(&view, &mut self.seen);
+        let sound = self.decision.check(&view, &mut self.left);
         self.taken.clear();
         self.groups.rewind();
         sound.map_err(|rule| StepError::Unsound {
@@ -476,7 +450,7 @@ impl Engine {
     }
 
     fn execute(&mut self) -> Result<(), StepError> {
-        let plan = &self.plans[(self.step & 1) as usize];
+        let plan = &self.plans[self.plan_of(self.step)];
         let in_flight = self.executor.submit(plan)?;
         self.in_flight.push_back(in_flight);
         Ok(())
@@ -489,7 +463,7 @@ impl Engine {
             step: self.step,
             now,
             decision: &self.decision,
-            plan: planned.then_some(&self.plans[(self.step & 1) as usize]),
+            plan: planned.then_some(&self.plans[self.plan_of(self.step)]),
             settled,
             outcome: &self.outcome,
             tokens: &self.tokens,
@@ -534,7 +508,18 @@ impl Engine {
 
     /// The output tokens of a live request whose content is known.
     pub fn output(&self, id: RequestId) -> Option<&[u32]> {
-        self.sequence(id).map(|s| s.slot().map_or(&s.output, |slot| &self.outputs[slot.index()]).as_slice())
+        self.sequence(id).map(|s| s.slot().map_or(&s.output[..], |slot| self.output_of(slot)))
+    }
+
+    /// The output tokens of a resident; none if its tokens are not stored.
+    fn output_of(&self, slot: Slot) -> &[u32] {
+        let row = &self.rows[slot.index()];
+        self.outputs.of(slot, if row.stores { row.delivered() } else { 0 })
+    }
+
+    /// Where the plan of a step is: without a pipeline always in the same place, which stays warm.
+    fn plan_of(&self, step: u64) -> usize {
+        step as usize % usize::from(self.config.pipeline_depth)
     }
 
     fn sequence(&self, id: RequestId) -> Option<&Sequence> {
@@ -594,12 +579,24 @@ impl Engine {
             if let Some(slot) = sequence.slot() {
                 self.rerank_resident(slot);
             } else if sequence.rank_epoch != self.rank_epoch {
-                let id = sequence.id;
-                self.dequeue(id);
-                let mut sequence = self.live[index].take().expect("it was there");
-                self.enqueue(&mut sequence);
-                self.live[index] = Some(sequence);
+                self.place_again(index);
             }
+        }
+    }
+
+    /// Ranks a waiting sequence anew, and moves it in the groups where its rank is another.
+    fn place_again(&mut self, index: usize) {
+        let sequence = self.live[index].as_mut().expect("whoever waits is alive");
+        let mut new = Places::default();
+        self.policy.place(&job(sequence), &mut new);
+        sequence.rank_epoch = self.rank_epoch;
+        let (id, old) = (sequence.id, std::mem::replace(&mut sequence.places, new));
+        let moved = |from: &[Place], place: &Place| !from.contains(place);
+        for place in old.as_slice().iter().filter(|place| moved(new.as_slice(), place)) {
+            self.groups.remove(*place, id);
+        }
+        for place in new.as_slice().iter().filter(|place| moved(old.as_slice(), place)) {
+            self.groups.insert(*place, id);
         }
     }
 
@@ -642,19 +639,23 @@ impl Engine {
     fn vacate(&mut self, slot: Slot, fence: Option<u64>) {
         self.kv.release(slot, fence);
         self.unorder(slot);
-        let hot = std::mem::take(&mut self.hot[slot.index()]);
-        let row = &mut self.rows[slot.index()];
-        row.phase = Phase::Vacant;
-        row.steady_until = 0;
-        let generated = row.generated;
-        let sequence = self.sequence_mut(hot.id);
-        sequence.generated = generated;
-        sequence.delivered = hot.delivered;
+        self.steady.set(slot, false);
+        let row = std::mem::take(&mut self.rows[slot.index()]);
+        self.rows[slot.index()].id = NOBODY;
+        let sequence = self.sequence_mut(row.id);
+        sequence.generated = row.generated;
+        sequence.delivered = row.delivered();
         // A token that is still awaited is credited to the sequence itself.
-        if let Input::Id(token) = hot.input {
-            sequence.last_token = token;
+        if row.awaits == 0 {
+            sequence.last_token = row.input;
         }
         self.free_slots.push(slot);
+    }
+
+    /// Finds out again when a row's next turn comes, and whether it is steady until then.
+    fn turn_again(&mut self, slot: Slot) {
+        let steady = self.rows[slot.index()].turn_again(self.config.block_shift());
+        self.steady.set(slot, steady);
     }
 
     fn key(&self, slot: Slot) -> (i64, RequestId) {
@@ -687,6 +688,7 @@ impl Engine {
         assert_eq!(live().filter(|s| s.waits()).count(), self.waiting, "all that wait are counted");
         assert_eq!(live().filter_map(Sequence::slot).count(), self.order.len(), "all residents are ordered");
         assert_eq!(self.order.len() + self.free_slots.len(), self.rows.len(), "every slot is used or free");
+        assert_eq!(self.order.iter().filter(|s| self.steady.contains(**s)).count(), self.steady.len());
         assert!(self.order.windows(2).all(|w| self.key(w[0]) < self.key(w[1])), "the order is sorted");
         for slot in &self.order {
             let row = &self.rows[slot.index()];
@@ -694,7 +696,8 @@ impl Engine {
             assert_eq!(row.blocks, self.kv.blocks(*slot).0, "a row knows its blocks");
             assert!(row.computed <= row.blocks * self.config.block_size.0, "what is computed has its place");
             let steady = row.ready() && row.decodes() && row.has_room(1, self.config.block_shift());
-            assert_eq!(row.steady(), steady, "a row knows whether it is steady");
+            assert_eq!(self.steady.contains(*slot), steady, "it is known whether a row is steady");
+            assert!(row.turn_at == 0 || steady, "only a steady row has a turn: {row:?}");
             assert_eq!(
                 self.sequence(row.id).and_then(Sequence::slot),
                 Some(*slot),

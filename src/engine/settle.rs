@@ -2,14 +2,13 @@
 
 use super::waiting::content_hash;
 use super::{Engine, Published};
-use crate::batch::Input;
+use crate::batch::{Opened, Row};
 use crate::cost::BatchShape;
 use crate::error::StepError;
 use crate::ids::Slot;
 use crate::kv::BlockHash;
 use crate::request::{FinishReason, Prompt, StopTokens};
-use crate::sched::{Event, Phase, TokenEvent};
-use crate::sequence::Sequence;
+use crate::sched::{Event, Phase, Resident, TokenEvent};
 use crate::units::Nanos;
 
 impl Engine {
@@ -19,15 +18,14 @@ impl Engine {
         let step = in_flight.step();
         self.executor.wait(in_flight, &mut self.outcome)?;
         self.kv.settled(step);
-        let plan = &self.plans[(step & 1) as usize];
-        let shape = plan.shape;
-        if !plan.beside.swap_in.is_empty() {
-            self.swapped_in(step);
+        let plan = self.plan_of(step);
+        let shape = self.plans[plan].shape;
+        if !self.plans[plan].beside.swap_in.is_empty() {
+            self.swapped_in(plan);
         }
-        if self.config.prefix_cache {
-            self.publish(step);
-        }
-        self.credit(step);
+        self.list(step);
+        let notes = self.credit(step);
+        self.attend(step, notes);
         let finished = self.outcome.finished;
         self.fail_rows(step, finished);
         for at in 0..self.ending.len() {
@@ -41,20 +39,23 @@ impl Engine {
         Ok(Some((step, shape)))
     }
 
-    /// Rows that came back beside the kernels of `step` can run from now on.
-    fn swapped_in(&mut self, step: u64) {
-        let shift = self.config.block_shift();
-        let back = self.rows.iter_mut().zip(&self.hot).filter(|(_, hot)| hot.from_step <= step);
-        for (row, _) in back.filter(|(row, _)| row.phase == Phase::SwappingIn) {
-            row.phase = Phase::Ready;
-            row.steady_again(shift);
+    /// Rows that came back beside the kernels of a step, which opened them, can run from now on.
+    fn swapped_in(&mut self, plan: usize) {
+        for at in 0..self.plans[plan].opened.len() {
+            let Opened { slot, id, .. } = self.plans[plan].opened[at];
+            let row = &mut self.rows[slot.index()];
+            if row.id == id && row.phase == Phase::SwappingIn {
+                row.phase = Phase::Ready;
+                self.turn_again(slot);
+            }
         }
     }
 
     /// Requests whose row failed end as failed, whatever the row yielded.
     fn fail_rows(&mut self, step: u64, finished: Nanos) {
+        let plan = self.plan_of(step);
         for at in 0..self.outcome.failed.len() {
-            let id = self.plans[(step & 1) as usize].rows[self.outcome.failed[at] as usize].id;
+            let id = self.plans[plan].rows[self.outcome.failed[at] as usize].id;
             self.ending.retain(|(ending, _)| *ending != id);
             self.tokens.retain(|token| token.id != id);
             if self.sequence(id).is_some() {
@@ -64,52 +65,90 @@ impl Engine {
         }
     }
 
-    /// Credits every token to its request, and lists the requests that end with it. A loop of its own, out of
-    /// line, whose few words stay in registers.
+    /// Lists the events of a step's rows, those of rows that turn out to have none included.
     #[inline(never)]
-    fn credit(&mut self, step: u64) {
-        let Self { plans, outcome, hot, outputs, live, tokens, ending, .. } = self;
-        let (rows, hot) = (&plans[(step & 1) as usize].rows[..], &mut hot[..]);
-        for (row, &token) in rows.iter().zip(&outcome.tokens) {
-            if !row.samples {
+    fn list(&mut self, step: u64) {
+        let rows = &self.plans[self.plan_of(step)].rows;
+        self.tokens.clear();
+        self.tokens.extend(rows.iter().zip(&self.outcome.tokens).map(|(row, &token)| {
+            let (slot, index) = (row.slot, row.generated + 1);
+            TokenEvent { id: row.id, user_data: row.user_data, slot, index, token }
+        }));
+    }
+
+    /// Credits every token to its request. Notes the rows that fill a block or end, those that yield no token,
+    /// and those whose request has lost its slot; returns how many. A loop of its own, out of line and
+    /// without calls, whose few words stay in registers.
+    #[inline(never)]
+    fn credit(&mut self, step: u64) -> usize {
+        let plan = self.plan_of(step);
+        let (stamp, blocks) = (Resident::stamp(step), self.filled_mask());
+        let Self { plans, outcome, rows: residents, stops, outputs, noted, .. } = self;
+        let mut notes = 0;
+        for (at, (row, &token)) in (0..).zip(plans[plan].rows.iter().zip(&outcome.tokens)) {
+            noted[notes] = at;
+            let r = &mut residents[row.slot.index()];
+            if r.id != row.id || !row.samples {
+                notes += 1;
                 continue;
             }
-            let (slot, index) = (row.slot, row.generated + 1);
-            let event = TokenEvent { id: row.id, user_data: row.user_data, slot, index, token };
-            let h = &mut hot[slot.index()];
-            let end = if h.id == row.id {
-                h.delivered = index;
-                // A later step may yield its next input by now.
-                if h.from_step == step {
-                    h.input = Input::Id(token);
-                }
-                if h.stores {
-                    outputs[slot.index()].push(token);
-                }
-                end_of(&h.stop, h.max_tokens, &event)
-            } else {
-                let Some(end) = credit_absent(live, event) else { continue };
-                end
-            };
-            tokens.push(event);
-            if let Some(reason) = end {
-                ending.push((row.id, reason));
+            // A later step may yield its next input by now.
+            if r.awaits == stamp {
+                (r.input, r.awaits) = (token, 0);
             }
+            if r.stores {
+                outputs.put(row.slot, row.generated, token);
+            }
+            let fills = (row.position ^ (row.position + row.tokens)) & blocks != 0;
+            let ends = stops[row.slot.index()].contains(token) | (row.generated + 1 == r.max_tokens);
+            notes += usize::from(fills | ends);
+        }
+        notes
+    }
+
+    /// Two positions that differ in these bits lie in different blocks, if anybody asks.
+    fn filled_mask(&self) -> u32 {
+        if self.config.prefix_cache { u32::MAX << self.config.block_shift() } else { 0 }
+    }
+
+    /// Publishes what the noted rows of a step have filled, one decode in sixteen a block, and lists the requests
+    /// that end with it.
+    fn attend(&mut self, step: u64, notes: usize) {
+        let (plan, blocks) = (self.plan_of(step), self.filled_mask());
+        let mut without = false;
+        for at in 0..notes {
+            let place = self.noted[at] as usize;
+            let row = self.plans[plan].rows[place];
+            let (slot, token) = (row.slot, self.outcome.tokens[place]);
+            let r = &self.rows[slot.index()];
+            let (yields, end) = if r.id == row.id {
+                let end = end_of(&self.stops[slot.index()], r.max_tokens, &row, token);
+                let after = row.position + row.tokens;
+                if (row.position ^ after) & blocks != 0 {
+                    self.seal(slot, after >> self.config.block_shift());
+                }
+                (row.samples, end.filter(|_| row.samples))
+            } else {
+                self.credit_absent(&row, token)
+            };
+            if !yields {
+                self.tokens[place].index = 0;
+                without = true;
+            }
+            self.ending.extend(end.map(|reason| (row.id, reason)));
+        }
+        if without {
+            self.tokens.retain(|event| event.index > 0);
         }
     }
 
-    /// Publishes what the rows of a step have filled: one decode in sixteen fills a block.
-    fn publish(&mut self, step: u64) {
-        let shift = self.config.block_shift();
-        let plan = (step & 1) as usize;
-        let rows = std::mem::take(&mut self.plans[plan].rows);
-        for row in &rows {
-            let after = row.position + row.tokens;
-            if row.position >> shift != after >> shift && self.hot[row.slot.index()].id == row.id {
-                self.seal(row.slot, after >> shift);
-            }
-        }
-        self.plans[plan].rows = rows;
+    /// Credits a token to a request that has lost its slot while the step was in flight: whether it has not
+    /// ended, and why it does now.
+    fn credit_absent(&mut self, row: &Row, token: u32) -> (bool, Option<FinishReason>) {
+        let sequence = self.live[row.id.index()].as_mut().filter(|s| s.id == row.id && row.samples);
+        let Some(sequence) = sequence else { return (false, None) };
+        sequence.credit(token, row.generated + 1);
+        (true, end_of(&sequence.request.stop, sequence.request.max_tokens.0, row, token))
     }
 
     /// Publishes the first `full` blocks of a resident, whose KV is computed.
@@ -125,12 +164,11 @@ impl Engine {
     fn block_hash(&self, slot: Slot, at: u32) -> Option<BlockHash> {
         let block_size = self.config.block_size;
         let (start, size) = ((at * block_size.0) as usize, block_size.0 as usize);
-        let (row, output) = (&self.rows[slot.index()], &self.outputs[slot.index()]);
+        let (row, output) = (&self.rows[slot.index()], self.output_of(slot));
         let chain = self.published[slot.index()].chain;
         if let Some(start) = start.checked_sub(row.prompt as usize) {
             // Most blocks are of output alone: their prompt, which is cold, is not read.
-            let tail = output.get(start..start + size).filter(|_| self.hot[slot.index()].stores);
-            return tail.map(|tail| chain.chain(&[], tail));
+            return output.get(start..start + size).map(|tail| chain.chain(&[], tail));
         }
         match &self.sequence(row.id)?.request.prompt {
             Prompt::Length(_) => None,
@@ -146,22 +184,13 @@ impl Engine {
     }
 }
 
-/// Why a request ends with this token, if it does.
-#[inline(always)]
-fn end_of(stop: &StopTokens, max_tokens: u32, event: &TokenEvent) -> Option<FinishReason> {
-    if stop.contains(event.token) {
+/// Why a request ends with the token of this row, if it does.
+fn end_of(stop: &StopTokens, max_tokens: u32, row: &Row, token: u32) -> Option<FinishReason> {
+    if stop.contains(token) {
         Some(FinishReason::Stop)
-    } else if event.index == max_tokens {
+    } else if row.generated + 1 == max_tokens {
         Some(FinishReason::Length)
     } else {
         None
     }
-}
-
-/// Credits a token to a request that has lost its slot while the step was in flight; nothing if it has ended.
-#[cold]
-fn credit_absent(live: &mut [Option<Sequence>], event: TokenEvent) -> Option<Option<FinishReason>> {
-    let sequence = live[event.id.index()].as_mut().filter(|s| s.id == event.id)?;
-    sequence.credit(event.token, event.index);
-    Some(end_of(&sequence.request.stop, sequence.request.max_tokens.0, &event))
 }

@@ -2,7 +2,7 @@
 //! long to pause, each with a reason. Comparable, printable, serialisable, checked against the view.
 
 use super::view::View;
-use crate::ids::Slot;
+use crate::ids::{Slot, SlotSet};
 use crate::request::RequestId;
 use crate::units::{Blocks, Nanos};
 use serde::{Deserialize, Serialize};
@@ -178,30 +178,36 @@ impl Decision {
         self.run.len() + self.admit.iter().filter(|a| a.tokens > 0).count()
     }
 
-    /// Checks what a policy promises. `seen` is a scratch of one word per slot, in which no word has
-    /// the value of this view's step yet.
+    /// Checks what a policy promises.
     ///
     /// # Errors
     /// The first rule that does not hold, in words.
-    pub fn check(&self, view: &View<'_>, seen: &mut [u64]) -> Result<(), Unsound> {
+    pub fn check(&self, view: &View<'_>, left: &mut Left) -> Result<(), Unsound> {
+        left.steady.copy_from(view.steady);
         for evict in &self.evict {
             let slot = evict.slot;
             ensure(view.row(slot).ready(), || format!("row {} is evicted but not ready", slot.0))?;
-            let before = std::mem::replace(&mut seen[slot.index()], view.step);
-            ensure(before != view.step, || format!("row {} is evicted twice", slot.0))?;
+            ensure(left.take(slot, view.step), || format!("row {} is evicted twice", slot.0))?;
         }
+        let tokens = self.check_runs(view, left).map_err(|run| {
+            let row = view.row(run.slot);
+            Unsound(format!("row {} cannot run {} tokens: {row:?}", run.slot.0, run.tokens))
+        })?;
+        self.check_sums(view, tokens)
+    }
+
+    /// The tokens of all that run, or the first that cannot. A loop of its own, out of line.
+    #[inline(never)]
+    fn check_runs(&self, view: &View<'_>, left: &mut Left) -> Result<u32, Run> {
         let mut tokens = 0;
         for run in &self.run {
-            let row = view.row(run.slot);
-            let before = std::mem::replace(&mut seen[run.slot.index()], view.step);
-            // One comparison for 0 < tokens <= missing.
-            let fits = run.tokens.wrapping_sub(1) < row.missing();
-            if !(fits & row.ready() & (before != view.step)) {
-                return Err(Unsound(format!("row {} cannot run {} tokens: {row:?}", run.slot.0, run.tokens)));
+            let decodes = left.steady.take(run.slot) & (run.tokens == 1);
+            if !decodes && !can_run(view, run, left) {
+                return Err(*run);
             }
             tokens += run.tokens;
         }
-        self.check_sums(view, tokens)
+        Ok(tokens)
     }
 
     fn check_sums(&self, view: &View<'_>, run_tokens: u32) -> Result<(), Unsound> {
@@ -216,6 +222,37 @@ impl Decision {
             self.grow.iter().map(|g| g.blocks).chain(self.admit.iter().map(|a| a.taken)).sum();
         let freed: Blocks = self.evict.iter().map(|e| e.freed).sum();
         ensure(taken <= view.free + freed, || format!("{taken} taken, {} free, {freed} freed", view.free))
+    }
+}
+
+/// Whether a row can run that is not steady, or no longer left. A steady row that is not left runs a second
+/// time, or was evicted, or is told to run more than its token.
+#[inline(never)]
+fn can_run(view: &View<'_>, run: &Run, left: &mut Left) -> bool {
+    let row = view.row(run.slot);
+    let fits = row.ready() && (1..=row.missing()).contains(&run.tokens);
+    fits && !view.steady(run.slot) && left.take(run.slot, view.step)
+}
+
+/// Scratch of a check: the rows that no entry of the decision names yet.
+#[derive(Debug)]
+pub struct Left {
+    /// Of the steady rows: those that are left.
+    steady: SlotSet,
+    /// Of all others: the last step that named them, by slot.
+    named: Vec<u64>,
+}
+
+impl Left {
+    /// For so many slots, before the first step.
+    pub fn new(slots: usize) -> Self {
+        Self { steady: SlotSet::new(slots), named: vec![0; slots] }
+    }
+
+    /// Takes a row; whether it was left.
+    fn take(&mut self, slot: Slot, step: u64) -> bool {
+        self.steady.set(slot, false);
+        std::mem::replace(&mut self.named[slot.index()], step) != step
     }
 }
 

@@ -85,6 +85,15 @@ impl<'d> Draft<'d> {
         true
     }
 
+    /// Decodes a steady row.
+    #[inline]
+    pub fn decode(&mut self, slot: Slot, reason: Reason) {
+        debug_assert!(self.tokens > 0 && self.seqs > 0);
+        self.tokens -= 1;
+        self.seqs -= 1;
+        self.decision.run.push(Run { slot, tokens: 1, reason });
+    }
+
     /// Gives a row the blocks that it lacks for `tokens`, if they are there.
     fn grow(&mut self, slot: Slot, row: &Resident, tokens: u32) -> bool {
         let growth = row.growth(tokens, self.block_shift);
@@ -103,7 +112,7 @@ impl<'d> Draft<'d> {
     #[inline]
     pub fn decode_steady(&mut self, view: &View<'_>, at: usize, end: usize) -> usize {
         let rest = &view.order[at..end.min(at + self.tokens as usize)];
-        let stop = rest.iter().position(|slot| !view.row(*slot).steady());
+        let stop = rest.iter().position(|slot| !view.steady(*slot));
         let count = stop.unwrap_or(rest.len());
         let runs = rest[..count].iter().map(|&slot| Run { slot, tokens: 1, reason: Reason::Decode });
         self.decision.run.extend(runs);

@@ -3,7 +3,7 @@
 use crate::budget::PowerBudget;
 use crate::config::Config;
 use crate::cost::CostModel;
-use crate::ids::{GroupId, Slot};
+use crate::ids::{GroupId, Slot, SlotSet};
 use crate::request::{RequestId, Slo};
 use crate::units::{Blocks, Nanos, Tokens};
 
@@ -74,7 +74,8 @@ pub enum Phase {
     Ending,
 }
 
-/// One sequence that holds KV on the device: a cache line, updated in place.
+/// One sequence that holds KV on the device: a cache line, updated in place. It is all that planning and
+/// settling a decode touch of the sequence, so that the lines of hundreds of rows stay near.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Resident {
@@ -96,11 +97,11 @@ pub struct Resident {
     pub blocks: u32,
     /// The policy is asked for a new rank once `generated` reaches this.
     pub rerank_at: u32,
-    /// Below this many `computed` tokens it is [steady](Resident::steady); zero while it is not ready or
-    /// prefills.
-    pub steady_until: u32,
-    /// Whose it is.
-    pub client: u32,
+    /// Its next turn: at so many `computed` tokens it ends, asks for a rank or lacks a block; zero unless it is
+    /// [steady](View::steady). One comparison per decode stands for all three.
+    pub(crate) turn_at: u32,
+    /// The input of its next decode: a token, or a row of the step whose token it awaits.
+    pub(crate) input: u32,
     /// What it is doing.
     pub phase: Phase,
     /// Its priority class.
@@ -109,7 +110,13 @@ pub struct Resident {
     pub parked: bool,
     /// Given by the policy with the rank.
     pub mark: u8,
+    /// The [stamp](Resident::stamp) of the step in flight that yields its next input, or zero.
+    pub(crate) awaits: u8,
+    /// Whether its tokens are known and stored.
+    pub(crate) stores: bool,
 }
+
+const _: () = assert!(size_of::<Resident>() == 64);
 
 impl Resident {
     /// Tokens known: prompt and generated.
@@ -130,18 +137,24 @@ impl Resident {
         self.missing() == 1 && self.generated > 0
     }
 
-    /// Whether it is ready, its next step is a decode and its table has room for that: one comparison for
-    /// what holds of nearly every row in nearly every step.
-    #[inline]
-    pub fn steady(&self) -> bool {
-        self.computed < self.steady_until
+    /// Sets its next turn and returns whether it is [steady](View::steady): called whenever its phase, its
+    /// table or its rank has changed, a prefill has ended, or its turn has come.
+    pub(crate) fn turn_again(&mut self, block_shift: u32) -> bool {
+        let steady = self.ready() && self.decodes() && self.has_room(1, block_shift);
+        // A decode that has `generated` tokens behind it has computed all but the last one.
+        let last = self.prompt.saturating_add(self.max_tokens.min(self.rerank_at)) - 1;
+        self.turn_at = if steady { last.min(self.blocks << block_shift) } else { 0 };
+        steady
     }
 
-    /// Finds out again until when it is steady: its phase or its table has changed, or a prefill has ended.
-    #[inline]
-    pub(crate) fn steady_again(&mut self, block_shift: u32) {
-        let decodes = self.ready() && self.decodes();
-        self.steady_until = if decodes { self.blocks << block_shift } else { 0 };
+    /// Tells a step from the one before and the one after: no more are in flight.
+    pub(crate) const fn stamp(step: u64) -> u8 {
+        1 + (step & 1) as u8
+    }
+
+    /// Output tokens that have come out of settled steps.
+    pub(crate) fn delivered(&self) -> u32 {
+        self.generated - u32::from(self.awaits != 0)
     }
 
     /// Whether it can be scheduled or evicted.
@@ -224,6 +237,9 @@ pub struct View<'a> {
     pub residents: &'a [Resident],
     /// The slots of the residents by (rank, id).
     pub order: &'a [Slot],
+    /// The rows that are ready, whose next step is a decode, and whose tables have room for it: nearly all in
+    /// nearly every step.
+    pub steady: &'a SlotSet,
     /// The waiting jobs.
     pub waiting: &'a mut dyn Waiting,
     /// Exact answers about blocks.
@@ -241,6 +257,12 @@ impl View<'_> {
     #[inline]
     pub fn row(&self, slot: Slot) -> &Resident {
         &self.residents[slot.index()]
+    }
+
+    /// Whether a row is ready, its next step is a decode and its table has room for that.
+    #[inline]
+    pub fn steady(&self, slot: Slot) -> bool {
+        self.steady.contains(slot)
     }
 
     /// A share of the host tier in parts of ten thousand, in blocks.

@@ -32,9 +32,7 @@ pub fn walk<P: Policy + ?Sized>(policy: &mut P, view: &mut View<'_>, decision: &
     walk.protected(view);
     walk.merged(view);
     walk.park(view);
-    for slot in view.order {
-        marks[slot.index()] = 0;
-    }
+    marks.fill(0);
     view.scratch.marks = marks;
 }
 
@@ -52,8 +50,9 @@ struct Walk<'w, 'd, P: Policy + ?Sized> {
 impl<P: Policy + ?Sized> Walk<'_, '_, P> {
     fn count_decodes(&mut self, view: &View<'_>) {
         if self.budget.mode != Mode::PrefillOnly {
-            let rows = view.order.iter().map(|slot| view.row(*slot));
-            self.decodes = rows.filter(|row| row.ready() && row.decodes()).count() as u32;
+            let others = view.order.iter().filter(|slot| !view.steady(**slot)).map(|slot| view.row(*slot));
+            let lacking = others.filter(|row| row.ready() && row.decodes()).count();
+            self.decodes = (view.steady.len() + lacking) as u32;
         }
         self.hold_back();
     }
@@ -65,7 +64,7 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
 
     fn protected(&mut self, view: &View<'_>) {
         for at in 0..view.order.len() {
-            let ours = !self.skips(view, at) && self.policy.protects(view.row(view.order[at]));
+            let ours = self.policy.protects(view.row(view.order[at])) && !self.skips(view, at);
             if ours && self.draft.seqs > 0 {
                 self.choose(view, at, 0, Reason::Protected);
             }
@@ -81,18 +80,17 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
             while at < view.order.len() && self.skips(view, at) {
                 at += 1;
             }
-            let resident = view.order.get(at).map(|slot| view.row(*slot).rank);
+            let rank = view.order.get(at).map(|slot| view.row(*slot).rank);
             let admits = self.budget.mode != Mode::DecodeOnly && self.draft.tokens > self.draft.held;
-            match (&head, resident) {
-                (Some(candidate), rank) if admits && rank.is_none_or(|rank| candidate.key < rank) => {
-                    self.admit(view, candidate);
-                    head = view.waiting.peek();
-                }
-                (_, Some(_)) => {
-                    self.choose(view, at, at + 1, Reason::Decode);
-                    at += 1;
-                }
-                (_, None) => break,
+            let comes_first = |c: &&Candidate| admits && rank.is_none_or(|rank| c.key < rank);
+            if let Some(candidate) = head.as_ref().filter(comes_first) {
+                self.admit(view, candidate);
+                head = view.waiting.peek();
+            } else if rank.is_some() {
+                self.choose(view, at, at + 1, Reason::Decode);
+                at += 1;
+            } else {
+                break;
             }
         }
     }
@@ -102,9 +100,24 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
         self.marks[slot.index()] != 0 || !view.row(slot).ready()
     }
 
-    /// Chooses the resident at a place of the order, making room for its next tokens; whoever stands
-    /// before `floor` is no victim.
+    /// Chooses the resident at a place of the order. Nearly every one is steady: it needs no more than its
+    /// token.
+    #[inline(always)]
     fn choose(&mut self, view: &View<'_>, at: usize, floor: usize, reason: Reason) {
+        let slot = view.order[at];
+        if view.steady(slot) && self.budget.mode != Mode::PrefillOnly && self.draft.tokens > 0 {
+            self.marks[slot.index()] = CHOSEN;
+            self.decodes -= 1;
+            self.draft.decode(slot, reason);
+            self.hold_back();
+        } else {
+            self.choose_any(view, at, floor, reason);
+        }
+    }
+
+    /// The same for any resident, making room for its next tokens; whoever stands before `floor` is no victim.
+    #[inline(never)]
+    fn choose_any(&mut self, view: &View<'_>, at: usize, floor: usize, reason: Reason) {
         let slot = view.order[at];
         let row = view.row(slot);
         if row.decodes() {
