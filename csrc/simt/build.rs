@@ -1,6 +1,8 @@
 //! Compiles the kernels for the CPU: each family as it is, and once more for each bug that is seeded in it.
 
-use std::env;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{env, thread};
 
 /// The families of `csrc/families.h` without their prefix, in lower case, and the bugs of `csrc/core/mutant.h` in
 /// each; `src/lib.rs` lists both too.
@@ -25,15 +27,23 @@ fn main() {
     let mut emulator = compiler();
     emulator.files(["simt.cpp", "fiber.cpp", "shadow.cpp", "async.cpp", "abi.cpp", "core.cpp", "probes.cpp"]);
     emulator.compile("flyball_simt");
-    for (family, mutants) in FAMILIES {
-        kernels(family).compile(&format!("flyball_simt_{family}"));
-        for mutant in *mutants {
-            // Another name of the namespace: else the linker would take one variant's templates for all.
-            let mut variant = kernels(family);
-            variant.define("FB_MUTANT", *mutant).define("flyball", format!("flyball_{mutant}").as_str());
-            variant.opt_level(1).compile(&format!("flyball_simt_{family}_{mutant}"));
+    let units: Vec<_> = FAMILIES
+        .iter()
+        .flat_map(|(family, mutants)| {
+            std::iter::once(None).chain(mutants.iter().map(Some)).map(move |m| (family, m))
+        })
+        .collect();
+    // As many at a time as there are cores; each is one file.
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some((family, mutant)) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    compile(family, mutant.copied());
+                }
+            });
         }
-    }
+    });
     if sanitized() {
         // rustc links without the libraries that the C++ compiler would add.
         println!("cargo::rustc-link-lib=asan");
@@ -46,17 +56,25 @@ fn sanitized() -> bool {
     env::var_os("FLYBALL_SANITIZE").is_some()
 }
 
-/// The kernels of one family, an object of its own.
-fn kernels(family: &str) -> cc::Build {
+/// Compiles the kernels of one family, perhaps with a bug, to a library of its own.
+fn compile(family: &str, mutant: Option<&str>) {
     let mut build = compiler();
+    // A folder each: the object file is called the same in all.
+    let folder =
+        Path::new(&env::var("OUT_DIR").expect("Cargo sets it")).join(family).join(mutant.unwrap_or("none"));
+    build.out_dir(folder);
     build.file("kernels.cpp").define("FB_FAMILY_NAME", family);
     build.define("FB_FAMILY", format!("FB_{}", family.to_uppercase()).as_str());
-    build
+    let Some(mutant) = mutant else { return build.compile(&format!("flyball_simt_{family}")) };
+    // Another name of the namespace: else the linker would take one variant's templates for all.
+    build.define("FB_MUTANT", mutant).define("flyball", format!("flyball_{mutant}").as_str());
+    build.opt_level(1).compile(&format!("flyball_simt_{family}_{mutant}"));
 }
 
 fn compiler() -> cc::Build {
     let mut build = cc::Build::new();
-    build.cpp(true).std("c++17").extra_warnings(true).warnings_into_errors(true);
+    // The same code in every profile: these are tests, whoever links them.
+    build.cpp(true).std("c++17").extra_warnings(true).warnings_into_errors(true).opt_level(2);
     // A device contracts a product and a sum into one rounding, or not, as it says in PTX; here nobody does.
     build.flag("-ffp-contract=off");
     if sanitized() {

@@ -1,10 +1,10 @@
 //! SiLU-mul.
 
 use crate::ORDERS;
-use crate::numbers::{POISON, Stored, rounded};
-use flyball::prng::Prng;
 use crate::device::params::Activation;
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
+use crate::numbers::{POISON, Stored, rounded};
+use flyball::prng::Prng;
 
 #[derive(Clone, Debug)]
 pub struct Case {

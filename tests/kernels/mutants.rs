@@ -1,9 +1,7 @@
 //! Each seeded bug is caught, and for its own reason: by the emulator, or by the check of what came out.
 
 use crate::device::{Order, Variant, only_emulated};
-use crate::{
-    ORDERS, activation, append, copy, decode, gather, hopper, norm, penalize, prefill, sample,
-};
+use crate::{ORDERS, activation, append, copy, decode, gather, hopper, norm, penalize, prefill, sample};
 
 /// Asserts that in every order some case of the family fails, and says why in these words.
 fn caught<Case>(why: &str, cases: &[Case], failure: impl Fn(&Case, Order) -> Option<String>) {

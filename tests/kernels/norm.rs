@@ -1,7 +1,7 @@
 //! RMSNorm with residual.
 
 use crate::ORDERS;
-use crate::device::params::{Norm};
+use crate::device::params::Norm;
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
 use crate::numbers::{POISON, Stored, rounded};
 use flyball::prng::Prng;

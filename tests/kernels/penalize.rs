@@ -1,9 +1,9 @@
 //! Penalties: of the listed tokens alone.
 
 use crate::ORDERS;
-use flyball::prng::Prng;
 use crate::device::params::Penalize;
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
+use flyball::prng::Prng;
 
 #[derive(Clone, Debug)]
 pub struct Row {

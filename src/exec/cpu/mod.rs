@@ -149,7 +149,7 @@ impl CpuExecutor {
     /// Lists the tokens of one row; false if one is not known, or not in the vocabulary.
     fn list_row(&mut self, plan: &BatchPlan, row: &Row) -> bool {
         let one;
-        let ids = match row.input {
+        let ids = match row.input() {
             Input::Id(id) => {
                 one = [id];
                 &one[..]
