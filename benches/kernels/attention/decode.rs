@@ -9,10 +9,10 @@ use crate::measure::{Bench, Stop, Work};
 /// How rows are cut and launched.
 #[derive(Clone, Copy)]
 pub struct Cut {
-    /// Tokens per chunk.
+    /// Tokens per chunk; of a share, at least.
     chunk: u32,
-    /// Chunks of a row, at most: its chunks double until so many suffice; 0 is no bound.
-    row_chunks_max: u32,
+    /// Whether all rows are cut into equal shares, or each by its own length.
+    shares: bool,
     /// If not as many as fit.
     ctas_per_sm: Option<u32>,
     /// By the last chunk of a row, or by a kernel of its own.
@@ -25,30 +25,12 @@ enum Merged {
     Apart,
 }
 
-impl Cut {
-    /// By the number of rows, which a captured graph knows: few rows need many chunks to fill the GPU.
-    pub fn of(rows: u32) -> Self {
-        let (chunk, row_chunks_max) = match rows {
-            ..4 => (128, 16),
-            4..16 => (1024, 8),
-            _ => (2048, 0),
-        };
-        Self { chunk, row_chunks_max, ctas_per_sm: None, merged: Merged::ByTheLast }
-    }
-
-    /// Of a row of `length`.
-    fn tokens(self, length: u32) -> u32 {
-        let mut chunk = self.chunk;
-        while self.row_chunks_max > 0 && length > self.row_chunks_max * chunk {
-            chunk *= 2;
-        }
-        chunk
-    }
-}
-
+/// Every cta has the same work.
+pub const SHARES: Cut = Cut { chunk: 128, shares: true, ctas_per_sm: None, merged: Merged::ByTheLast };
 /// As in batch-invariant mode: one chunk size for every batch.
-const FIXED: Cut = Cut { chunk: 512, row_chunks_max: 0, ctas_per_sm: None, merged: Merged::ByTheLast };
+const FIXED: Cut = Cut { chunk: 512, shares: false, ..SHARES };
 const CHUNKS: &[u32] = &[128, 256, 512, 1024, 2048, 4096];
+const SHARE_LEAST: &[u32] = &[64, 128, 256, 512];
 
 fn shapes(quick: bool) -> Vec<(u32, u32)> {
     let k = 1024;
@@ -62,16 +44,15 @@ fn shapes(quick: bool) -> Vec<(u32, u32)> {
 pub fn run(bench: &mut Bench) -> Result<(), Stop> {
     for stored in [Stored::Bf16, Stored::E4m3] {
         for (rows, length) in shapes(bench.options.quick) {
-            let cut = Cut::of(rows);
-            time(bench, "decode", "flyball", Shape { rows, length, stored, page_size: 16 }, cut)?;
-            let apart = Cut { merged: Merged::Apart, ..cut };
-            time(bench, "decode", "flyball merge", Shape { rows, length, stored, page_size: 16 }, apart)?;
-            time(bench, "decode", "flyball fixed", Shape { rows, length, stored, page_size: 16 }, FIXED)?;
+            let shape = Shape { rows, length, stored, page_size: 16 };
+            time(bench, "decode", "flyball", shape, SHARES)?;
+            time(bench, "decode", "flyball merge", shape, Cut { merged: Merged::Apart, ..SHARES })?;
+            time(bench, "decode", "flyball fixed", shape, FIXED)?;
         }
     }
     for page_size in [32, 64] {
         let shape = Shape { rows: 32, length: 4096, stored: Stored::Bf16, page_size };
-        time(bench, "decode", "flyball", shape, Cut::of(32))?;
+        time(bench, "decode", "flyball", shape, SHARES)?;
     }
     if bench.options.sweep {
         sweep(bench)?;
@@ -93,12 +74,16 @@ fn sweep(bench: &mut Bench) -> Result<(), Stop> {
         (64, 8 * k),
     ] {
         for stored in [Stored::Bf16, Stored::E4m3] {
+            let shape = Shape { rows, length, stored, page_size: 16 };
             let fit = bench.gpu.ctas_per_sm(&kernel(stored))?;
-            for &chunk in CHUNKS.iter().filter(|chunk| **chunk <= length && length / **chunk <= 128) {
-                for ctas in [fit - 1, fit].into_iter().filter(|ctas| *ctas > 0) {
-                    let name = format!("flyball c{chunk}x{ctas}");
+            for ctas in [fit - 1, fit].into_iter().filter(|ctas| *ctas > 0) {
+                for &chunk in CHUNKS.iter().filter(|chunk| **chunk <= length && length / **chunk <= 128) {
                     let cut = Cut { chunk, ctas_per_sm: Some(ctas), ..FIXED };
-                    time(bench, "sweep", &name, Shape { rows, length, stored, page_size: 16 }, cut)?;
+                    time(bench, "sweep", &format!("flyball c{chunk}x{ctas}"), shape, cut)?;
+                }
+                for &chunk in SHARE_LEAST {
+                    let cut = Cut { chunk, ctas_per_sm: Some(ctas), ..SHARES };
+                    time(bench, "sweep", &format!("flyball s{chunk}x{ctas}"), shape, cut)?;
                 }
             }
         }
@@ -132,15 +117,17 @@ pub struct Prepared {
     cache: Cache,
     params: Decode,
     kernel: String,
-    chunks: u32,
-    cut: Cut,
+    ctas: u32,
+    merge: bool,
 }
 
 impl Prepared {
     pub fn new(gpu: &Gpu, data: &mut Data, shape: Shape, cut: Cut) -> Result<Self, String> {
         let Shape { rows, length, stored, page_size } = shape;
+        let kernel = kernel(stored);
         let cache = Cache::new(gpu, data, stored, page_size, rows, length)?;
-        let chunks = rows * length.div_ceil(cut.tokens(length));
+        let lists = if cut.shares { gpu.ctas(&kernel, u32::MAX, cut.ctas_per_sm)? / HEADS_KV } else { 0 };
+        let chunks = if cut.shares { rows + lists } else { rows * length.div_ceil(cut.chunk) };
         let (heads, slots) = (u64::from(rows * HEADS_Q), u64::from(chunks * HEADS_Q));
         let arrived = data.room(u64::from(rows * HEADS_KV) * 4)?;
         let params = Decode {
@@ -154,6 +141,7 @@ impl Prepared {
             partial_max: data.room(slots * 4)?,
             partial_sum: data.room(slots * 4)?,
             arrived: if cut.merged == Merged::ByTheLast { arrived } else { 0 },
+            lists: data.room(u64::from(lists) * 32)?,
             overflow: data.room(4)?,
             q_stride: i64::from(HEADS_Q * HEAD_DIM),
             table_stride: i64::from(cache.table_stride),
@@ -162,15 +150,17 @@ impl Prepared {
             scale: SCALE,
             chunk: cut.chunk,
             chunks_max: chunks,
-            row_chunks_max: cut.row_chunks_max,
+            lists_max: lists,
             ..Decode::default()
         };
-        let prepared = Self { cache, params, kernel: kernel(stored), chunks, cut };
+        let items = if cut.shares { lists * HEADS_KV } else { chunks * HEADS_KV };
+        let ctas = gpu.ctas(&kernel, items, cut.ctas_per_sm)?;
+        let prepared = Self { cache, params, kernel, ctas, merge: cut.merged == Merged::Apart };
         prepared.plan(gpu)?;
         // One that lists nothing would make every launch very fast.
         match gpu.word(params.chunk_from + u64::from(rows) * 4)? {
-            listed if listed == chunks => Ok(prepared),
-            listed => Err(format!("the plan lists {listed} of {chunks} chunks")),
+            listed if (rows..=chunks).contains(&listed) => Ok(prepared),
+            listed => Err(format!("the plan lists {listed} chunks for {rows} rows, of at most {chunks}")),
         }
     }
 
@@ -187,9 +177,8 @@ impl Prepared {
             q: data.halves.cut(queries, 7 * set + 3)?,
             ..self.params
         };
-        let items = self.chunks * HEADS_KV;
-        gpu.launch_early(&self.kernel, gpu.ctas(&self.kernel, items, self.cut.ctas_per_sm)?, &params)?;
-        if self.cut.merged == Merged::Apart && self.chunks > self.params.rows {
+        gpu.launch_early(&self.kernel, self.ctas, &params)?;
+        if self.merge {
             let heads = self.params.rows * HEADS_Q;
             gpu.launch_early(&format!("decode_merge_bf16_d{HEAD_DIM}"), heads.div_ceil(4), &params)?;
         }
