@@ -25,6 +25,7 @@
 #endif
 #if FB_WANTS(FB_COPY)
 #include "kv/copy.cuh"
+#include "kv/scatter.cuh"
 #endif
 #if FB_WANTS(FB_DECODE)
 #include "attention/decode.cuh"

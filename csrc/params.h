@@ -65,6 +65,15 @@ struct fb_copy {
 };
 static_assert(sizeof(fb_copy) == 40 && offsetof(fb_copy, page_bytes) == 24 && offsetof(fb_copy, count) == 32, "");
 
+// kv/scatter: target[pairs[i].at] = pairs[i].value: what a step changes in the block tables.
+struct fb_scatter {
+    fb_address target;  // u32
+    fb_address pairs;   // [count, 2] u32: at, value
+    uint32_t count;
+    uint32_t reserved;
+};
+static_assert(sizeof(fb_scatter) == 24 && offsetof(fb_scatter, count) == 16, "");
+
 // attention/decode: one query token per row over the paged cache, and the plan that splits the rows: into chunks that
 // each row's own length sets, so that its result depends on nothing else; or, with lists, into equal shares of all.
 struct fb_decode {

@@ -107,6 +107,23 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
+pub struct Scatter {
+    pub target: Address,
+    pub pairs: Address,
+    pub count: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Scatter"][::std::mem::size_of::<Scatter>() - 24usize];
+    ["Alignment of Scatter"][::std::mem::align_of::<Scatter>() - 8usize];
+    ["Offset of field: Scatter::target"][::std::mem::offset_of!(Scatter, target) - 0usize];
+    ["Offset of field: Scatter::pairs"][::std::mem::offset_of!(Scatter, pairs) - 8usize];
+    ["Offset of field: Scatter::count"][::std::mem::offset_of!(Scatter, count) - 16usize];
+    ["Offset of field: Scatter::reserved"][::std::mem::offset_of!(Scatter, reserved) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct Decode {
     pub pool: Pool,
     pub q: Address,
@@ -338,6 +355,7 @@ params!(Norm: Address, Address, Address, Address, u32, u32, f32, u32);
 params!(Pool: Address, i64, u32, u32, Address, Address);
 params!(Append: Pool, Address, Address, Address, Address, Address, Address, Address, i64, u32, u32, f32, u32);
 params!(Copy: Address, Address, Address, u64, u32, u32);
+params!(Scatter: Address, Address, u32, u32);
 params!(Decode: Pool, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, i64, i64, u32, u32, f32, u32, u32, u32, u32, u32);
 params!(Prefill: Pool, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, i64, i64, u32, u32, u32, u32, u32, f32);
 params!(PrefillTensor: [u64; 16usize], Prefill, u32, [u32; 7usize]);

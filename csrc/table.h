@@ -43,6 +43,7 @@ FB_MORE(append_f16_e4m3_d256, Append<F16, E4m3, 256>)
 #endif
 #if FB_WANTS(FB_COPY)
 FB_KERNEL(copy_pages, CopyPages)
+FB_KERNEL(scatter_words, ScatterWords)
 #endif
 #if FB_WANTS(FB_DECODE)
 FB_KERNEL(decode_plan, DecodePlan)

@@ -74,10 +74,11 @@
 //!
 //! In: the engine, its policies, KV paging with prefix cache and swap, pipelined steps, cost profiles fitted
 //! on published measurements, traces, the simulator and the command line; Llama-like decoders from safetensors, and
-//! an executor that runs them on the CPU. Not in this version, each with its seam: a CUDA executor (behind [`exec::Executor`]; its first kernels are in `csrc/`, tested on the CPU), NVML and a power governor (they would yield a
-//! [`budget::PowerBudget`]), a server, and a C interface (both would wrap [`engine::Engine`]).
+//! executors that run them on the CPU and on a CUDA device. Not in this version, each with its seam: NVML and a power
+//! governor (they would yield a [`budget::PowerBudget`]), a server, and a C interface (both would wrap
+//! [`engine::Engine`]).
 //!
-//! Feature `cli`, on by default, adds `trace`, `suite` and `cli`, and `parallel` spreads the CPU executor over all
+//! Feature `cuda`, on by default, adds `exec::cuda`; it needs no toolkit and no GPU to build. Feature `cli`, on by default, adds `trace`, `suite` and `cli`, and `parallel` spreads the CPU executor over all
 //! cores; a library user turns default features off.
 
 pub mod batch;

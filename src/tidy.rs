@@ -71,6 +71,8 @@ struct Rule {
 const UNSAFE_HOME: &[&str] = &[
     // Device memory is a number to the driver.
     "exec/cuda/arena.rs",
+    // cuBLASLt takes raw handles and addresses.
+    "exec/cuda/gemm.rs",
     // A kernel is code that the compiler cannot see.
     "exec/cuda/kernels.rs",
     // Code for vectors that the compiler may not assume, after asking whether the machine has them.

@@ -1,7 +1,7 @@
 //! Copies of pages.
 
 use crate::ORDERS;
-use crate::device::params::Copy;
+use crate::device::params::{Copy, Scatter};
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
 
 #[derive(Clone, Debug)]
@@ -65,5 +65,22 @@ fn pages_arrive_whole_and_nothing_else_changes() {
             let target = case.run(Variant::Real, order).unwrap();
             case.check(&target).unwrap_or_else(|wrong| panic!("{case:?}, {order:?}: {wrong}"));
         }
+    }
+}
+
+#[test]
+fn words_arrive_where_they_are_sent_and_nothing_else_changes() {
+    for count in [0, 1, 255, 256, 257, 2000] {
+        let mut target: Vec<u32> = (0..5000).collect();
+        let mut want = target.clone();
+        // Every second word from the end.
+        let pairs: Vec<u32> = (0..count).flat_map(|at| [4999 - 2 * at, 1_000_000 + at]).collect();
+        pairs.chunks(2).for_each(|pair| want[pair[0] as usize] = pair[1]);
+        let mut memory = Memory::new();
+        let params =
+            Scatter { target: memory.write(&mut target), pairs: memory.read(&pairs), count, reserved: 0 };
+        let kernel = Kernel::find(Variant::Real, "scatter_words");
+        kernel.launch(2, &params, &memory, Order::Shuffled(1)).unwrap();
+        assert_eq!(target, want, "{count}");
     }
 }

@@ -41,6 +41,11 @@ impl Said {
         self.add(token, 1);
     }
 
+    /// Every token once, and how often the output has it; 0 if only the prompt does.
+    pub fn counts(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.tokens.iter().map(|count| (count.token, count.output))
+    }
+
     fn add(&mut self, token: u32, output: u32) {
         match self.tokens.binary_search_by_key(&token, |count| count.token) {
             Ok(at) => self.tokens[at].output += output,

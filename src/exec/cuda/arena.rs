@@ -124,6 +124,12 @@ impl<T: Plain> Buffer<T> {
         self.len == 0
     }
 
+    /// The same range, as bytes.
+    pub fn as_bytes(&self) -> Buffer<u8> {
+        let len = self.len * size_of::<T>();
+        Buffer { allocation: self.allocation.clone(), address: self.address, len, elements: PhantomData }
+    }
+
     /// A part of it.
     ///
     /// # Panics
@@ -197,6 +203,13 @@ fn fits(what: &str, from: usize, to: usize) -> Result<(), CudaError> {
     Err(CudaError::Misfit(format!("{what} {from} elements into {to}")))
 }
 
+fn within(room: usize, at: usize, len: usize) -> Result<(), CudaError> {
+    if at.checked_add(len).is_some_and(|end| end <= room) {
+        return Ok(());
+    }
+    Err(CudaError::Misfit(format!("copying elements {at} + {len} of {room} pinned ones")))
+}
+
 impl Stream {
     /// Copies from the host, and waits for it.
     ///
@@ -225,38 +238,45 @@ impl Stream {
         self.synchronize()
     }
 
-    /// Starts a copy of the first `len` elements of pinned memory, which must not change until it is done.
+    /// Starts a copy of pinned memory from element `at` on, as many as `to` has; they must not change until it is
+    /// done.
     ///
     /// # Errors
-    /// If either is shorter, or the device is lost.
+    /// If there are fewer, or the device is lost.
     pub fn upload_pinned<T: Plain>(
         &self,
         from: &Pinned<T>,
+        at: usize,
         to: &Buffer<T>,
-        len: usize,
     ) -> Result<(), CudaError> {
-        fits("uploading", len.max(from.len), from.len)?;
-        fits("uploading", len.max(to.len), to.len)?;
+        within(from.len, at, to.len)?;
         self.raw.context().bind_to_thread().trying(|| "uploading".into())?;
-        // SAFETY: both have `len` elements; pinned memory is freed only after all that was started is done,
+        // SAFETY: both have `to.len` elements; pinned memory is freed only after all that was started is done,
         // and device memory too.
-        unsafe { result::memcpy_htod_async(to.address, &from.as_slice()[..len], self.raw.cu_stream()) }
-            .trying(|| "uploading".into())
+        unsafe {
+            result::memcpy_htod_async(to.address, &from.as_slice()[at..][..to.len], self.raw.cu_stream())
+        }
+        .trying(|| format!("uploading {} elements", to.len))
     }
 
-    /// Starts a copy into the first elements of pinned memory, which must not be read until it is done.
+    /// Starts a copy of `from` into pinned memory from element `at` on, which must not be read until it is done.
     ///
     /// # Errors
-    /// If the pinned memory is shorter, or the device is lost.
-    pub fn download_pinned<T: Plain>(&self, from: &Buffer<T>, to: &Pinned<T>) -> Result<(), CudaError> {
-        fits("downloading", from.len.max(to.len), to.len)?;
+    /// If there is no room for it, or the device is lost.
+    pub fn download_pinned<T: Plain>(
+        &self,
+        from: &Buffer<T>,
+        to: &Pinned<T>,
+        at: usize,
+    ) -> Result<(), CudaError> {
+        within(to.len, at, from.len)?;
         self.raw.context().bind_to_thread().trying(|| "downloading".into())?;
-        // SAFETY: `to` has room for all of `from`, and is freed only after all that was started is done. The
-        // driver writes it as other memory that it owns; no reference to it is kept here.
-        let to = unsafe { std::slice::from_raw_parts_mut(to.base, from.len) };
+        // SAFETY: `to` has room for all of `from`, and is freed only after all that was started is done. The slice
+        // only tells the driver where and how long; nothing reads or writes through it here.
+        let to = unsafe { std::slice::from_raw_parts_mut(to.base.add(at), from.len) };
         // SAFETY: as above.
         unsafe { result::memcpy_dtoh_async(to, from.address, self.raw.cu_stream()) }
-            .trying(|| "downloading".into())
+            .trying(|| format!("downloading {} elements", from.len))
     }
 
     /// Starts a copy on the device. The ranges must not overlap.

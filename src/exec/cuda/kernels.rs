@@ -9,7 +9,7 @@
 
 use super::params::Params;
 use super::{CudaError, Device, Stream, Trying};
-use cudarc::driver::{CudaContext, result, sys};
+use cudarc::driver::{CudaContext, CudaGraph, result, sys};
 use std::ffi::{CString, c_void};
 use std::mem::{MaybeUninit, size_of};
 use std::sync::Arc;
@@ -307,6 +307,28 @@ impl Stream {
 fn bytes_of<P: Params>(params: &P) -> &[u8] {
     // SAFETY: a parameter block is plain data without padding, as `params.rs` proves; it is borrowed as long.
     unsafe { std::slice::from_raw_parts((&raw const *params).cast::<u8>(), size_of::<P>()) }
+}
+
+/// What [`Stream::capture`] recorded: runs as one launch, on the stream of its capture.
+pub struct Graph {
+    raw: CudaGraph,
+}
+
+// SAFETY: a graph may move to another thread, as long as one at a time uses it: it is not `Sync`.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    pub(super) fn new(raw: CudaGraph) -> Self {
+        Self { raw }
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// If the device is lost.
+    pub fn launch(&self) -> Result<(), CudaError> {
+        self.raw.launch().trying(|| "launching a graph".into())
+    }
 }
 
 /// What the elements of a tiled tensor are.

@@ -10,20 +10,30 @@
 //! so; without a driver, [`Device::open`] does. A launch, a copy and a replay allocate nothing.
 
 mod arena;
+mod copies;
 mod error;
+mod executor;
+mod forward;
+pub mod gemm;
+mod inputs;
 mod kernels;
 mod pages;
 pub mod params;
+mod products;
+mod stage;
+mod weights;
+mod work;
 
 pub use arena::{Arena, Buffer, Pinned, Plain};
 pub use error::CudaError;
-pub use kernels::{Kernel, Kernels, Swizzle, TensorMap, TensorType, Tiled, built};
+pub use executor::{CudaExecutor, CudaOptions};
+pub use kernels::{Graph, Kernel, Kernels, Swizzle, TensorMap, TensorType, Tiled, built};
 pub use pages::PageTensor;
 
 use cudarc::driver::sys::{
     CUdevice_attribute as Attribute, CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode,
 };
-use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
 use error::Trying;
 use std::sync::Arc;
 
@@ -189,7 +199,7 @@ impl Stream {
         worked?;
         let raw = graph?.ok_or_else(|| CudaError::Misfit("a captured graph is empty".into()))?;
         raw.upload().trying(what)?;
-        Ok(Graph { raw })
+        Ok(Graph::new(raw))
     }
 }
 
@@ -222,20 +232,5 @@ impl Event {
     /// If either is no timer or was not recorded, or the work before failed.
     pub fn micros_until(&self, later: &Self) -> Result<f64, CudaError> {
         Ok(f64::from(self.raw.elapsed_ms(&later.raw).trying(|| "reading timers".into())?) * 1e3)
-    }
-}
-
-/// What [`Stream::capture`] recorded: runs as one launch, on the stream of its capture.
-pub struct Graph {
-    raw: CudaGraph,
-}
-
-impl Graph {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// If the device is lost.
-    pub fn launch(&self) -> Result<(), CudaError> {
-        self.raw.launch().trying(|| "launching a graph".into())
     }
 }

@@ -1,0 +1,209 @@
+//! The buffers of a step, and where they come from.
+
+use super::inputs::{Counts, Layout};
+use super::products::logit_stride;
+use super::{Arena, Buffer, CudaError, Device, gemm};
+use crate::config::Config;
+use crate::model::ModelConfig;
+use crate::number::Dtype;
+
+/// Tokens of a chunk of decode: the same for all rows, so that a row's sums depend on itself alone.
+pub const CHUNK: u32 = 256;
+/// Packed rows of a tile of prefill.
+pub const TILE: u32 = 128;
+
+/// The most of everything in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// With padding.
+    pub counts: Counts,
+    /// Rows of the block tables.
+    pub slots: usize,
+    /// Entries of such a row.
+    pub table_stride: usize,
+    /// Chunks of decode over all rows.
+    pub chunks: usize,
+    /// Tiles of prefill over all rows.
+    pub tiles: usize,
+    /// Changes of the block tables.
+    pub changes: usize,
+    /// Tokens listed for penalties over all rows.
+    pub said: usize,
+    /// Bytes of a KV block, all layers.
+    pub block_bytes: usize,
+    /// KV blocks on the device.
+    pub blocks: usize,
+}
+
+impl Limits {
+    /// Those of an engine with a model. `tokens` and `samples` are the most rows that products are planned for.
+    pub fn new(config: &Config, model: &ModelConfig, kv: Dtype, tokens: usize, samples: usize) -> Self {
+        let rows = (config.max_num_seqs as usize).max(config.max_resident as usize).min(tokens);
+        let blocks_of_row = config.blocks_per_seq_max().0 as usize;
+        let longest = blocks_of_row * config.block_size.0 as usize;
+        let cached = config.kv_blocks.0 as usize * config.block_size.0 as usize;
+        let chunks_of_row = longest.div_ceil(CHUNK as usize);
+        // Rows that share a prefix may add up to more than the pool holds: up to four times as much.
+        let chunks = (rows * chunks_of_row).min(4 * cached.div_ceil(CHUNK as usize) + rows);
+        Self {
+            counts: Counts { tokens, decodes: rows, prefills: rows, samples },
+            slots: config.max_resident as usize,
+            table_stride: blocks_of_row.next_multiple_of(4),
+            chunks,
+            tiles: (tokens * model.group() as usize).div_ceil(TILE as usize) + rows + 1,
+            changes: config.kv_blocks.0 as usize,
+            said: (cached + longest).min(1 << 22),
+            block_bytes: model.block_elements(config.block_size.0) * kv.bytes(),
+            blocks: config.kv_blocks.0 as usize,
+        }
+    }
+
+    /// Words of the block that a step uploads, changes of the tables behind it.
+    pub fn input_words(&self) -> usize {
+        // Decodes and prefills are never both at their most, but nothing is larger than this.
+        Layout::new(self.counts).words + 2 * self.changes
+    }
+}
+
+/// What a step tells the host: words behind the drawn tokens and their failures.
+#[derive(Clone, Copy, Debug)]
+pub struct Flags;
+
+impl Flags {
+    /// Decode's plan had too few chunks.
+    pub const DECODE: usize = 0;
+    /// Prefill's plan had too few tiles.
+    pub const PREFILL: usize = 1;
+    /// A token id was not in the vocabulary.
+    pub const GATHER: usize = 2;
+    /// How many there are.
+    pub const COUNT: usize = 4;
+}
+
+macro_rules! work {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $len:expr,)*) => {
+        /// The buffers of a step.
+        #[derive(Debug)]
+        pub struct Work { $($(#[$doc])* pub $name: Buffer<$type>,)* }
+
+        impl Work {
+            /// Bytes that they take of an arena.
+            pub fn bytes(limits: &Limits, model: &ModelConfig) -> u64 {
+                let sizes = Sizes::new(limits, model);
+                [$(Arena::bytes_of::<$type>($len(&sizes))),*].iter().sum()
+            }
+
+            /// Takes them.
+            ///
+            /// # Errors
+            /// If the arena is full.
+            pub fn new(limits: &Limits, model: &ModelConfig, arena: &mut Arena) -> Result<Self, CudaError> {
+                let sizes = Sizes::new(limits, model);
+                Ok(Self { $($name: arena.take(stringify!($name), $len(&sizes))?,)* })
+            }
+        }
+    };
+}
+
+/// What the lengths are made of.
+struct Sizes {
+    limits: Limits,
+    hidden: usize,
+    q: usize,
+    qkv: usize,
+    mlp: usize,
+    heads: usize,
+    heads_kv: usize,
+    stride: usize,
+}
+
+impl Sizes {
+    fn new(limits: &Limits, model: &ModelConfig) -> Self {
+        Self {
+            limits: *limits,
+            hidden: model.hidden as usize,
+            q: model.q_width(),
+            qkv: model.qkv_width(),
+            mlp: model.intermediate as usize,
+            heads: model.heads_q as usize,
+            heads_kv: model.heads_kv as usize,
+            stride: logit_stride(model),
+        }
+    }
+
+    fn tokens(&self, width: usize) -> usize {
+        2 * self.limits.counts.tokens * width
+    }
+
+    fn rows(&self) -> usize {
+        self.limits.counts.decodes + self.limits.counts.prefills
+    }
+}
+
+work! {
+    /// `[tokens, hidden]` between layers.
+    hidden: u8 = |s: &Sizes| s.tokens(s.hidden),
+    /// `[tokens, hidden]`.
+    normed: u8 = |s: &Sizes| s.tokens(s.hidden),
+    /// `[tokens, qkv]`.
+    qkv: u8 = |s: &Sizes| s.tokens(s.qkv),
+    /// `[tokens, q]`, normed and turned.
+    q: u8 = |s: &Sizes| s.tokens(s.q),
+    /// `[tokens, q]`.
+    attended: u8 = |s: &Sizes| s.tokens(s.q),
+    /// `[tokens, hidden]`, to be added to `hidden`.
+    projected: u8 = |s: &Sizes| s.tokens(s.hidden),
+    /// `[tokens, 2 * mlp]`.
+    gate_up: u8 = |s: &Sizes| s.tokens(2 * s.mlp),
+    /// `[tokens, mlp]`.
+    gated: u8 = |s: &Sizes| s.tokens(s.mlp),
+    /// `[samples, hidden]` of `hidden`.
+    picked: u8 = |s: &Sizes| 2 * s.limits.counts.samples * s.hidden,
+    /// `[samples, hidden]` of `projected`, then normed.
+    picked_more: u8 = |s: &Sizes| 2 * s.limits.counts.samples * s.hidden,
+    /// `[samples, stride]`.
+    logits: f32 = |s: &Sizes| s.limits.counts.samples * s.stride,
+    /// `[slots, table_stride]`, kept from step to step.
+    slot_tables: u32 = |s: &Sizes| s.limits.slots * s.limits.table_stride,
+    /// `[rows, table_stride]` of this step.
+    tables: u32 = |s: &Sizes| s.rows() * s.limits.table_stride,
+    /// `[rows + 1]`.
+    chunk_from: u32 = |s: &Sizes| s.rows() + 1,
+    /// `[chunks, 4]`.
+    chunks: u32 = |s: &Sizes| 4 * s.limits.chunks,
+    /// `[chunks, q]`.
+    partial: f32 = |s: &Sizes| s.limits.chunks * s.q,
+    /// `[chunks, heads]`.
+    partial_max: f32 = |s: &Sizes| s.limits.chunks * s.heads,
+    /// `[chunks, heads]`.
+    partial_sum: f32 = |s: &Sizes| s.limits.chunks * s.heads,
+    /// `[rows, heads_kv]`: chunks that are done.
+    arrived: u32 = |s: &Sizes| s.rows() * s.heads_kv,
+    /// `[rows + 2]`.
+    tile_from: u32 = |s: &Sizes| s.rows() + 2,
+    /// `[tiles, 4]`.
+    tiles: u32 = |s: &Sizes| 4 * s.limits.tiles,
+    /// One word.
+    tile_count: u32 = |_: &Sizes| 1,
+    /// Tokens `[samples]`, failures `[samples]`, [`Flags`].
+    results: u32 = |s: &Sizes| 2 * s.limits.counts.samples + Flags::COUNT,
+    /// What the host uploads.
+    inputs: u32 = |s: &Sizes| s.limits.input_words(),
+    /// Tokens listed for penalties, then their counts.
+    said: u32 = |s: &Sizes| 2 * s.limits.said,
+    /// Of cuBLASLt.
+    workspace: u8 = |_: &Sizes| gemm::WORKSPACE,
+}
+
+/// Sets what kernels may read before anybody wrote it.
+///
+/// # Errors
+/// If the device is lost.
+pub fn clear(work: &Work, device: &Device) -> Result<(), CudaError> {
+    let stream = device.stream()?;
+    stream.fill(&work.slot_tables, 0)?;
+    stream.fill(&work.results, 0)?;
+    stream.fill(&work.hidden, 0)?;
+    stream.fill(&work.projected, 0)?;
+    stream.synchronize()
+}
