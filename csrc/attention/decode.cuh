@@ -41,9 +41,10 @@ struct Decode {
     static constexpr uint32_t kSums = kOuts + kWarps * kBlocks * kLanes * 2 * sizeof(float);  // [kWarps][kRows][2]
     static constexpr uint32_t kFlag = kSums + kWarps * kRows * 2 * sizeof(float);
     static constexpr uint32_t kShared = kFlag + 16;
-    // Per SM: 26 KB in flight keep the memory of an H200 busy (4.3 TB/s for 0.8 us, over 132 SMs); beyond that, warps
-    // enough to hide what each of them waits for.
-    static constexpr uint32_t kCtasPerSm = kShared > 112 << 10 ? 1 : kShared > 74 << 10 ? 2 : 3;
+    // 26 KB in flight per SM keep the memory of an H200 busy (4.3 TB/s for 0.8 us, over 132 SMs); beyond that, warps
+    // enough to hide what each of them waits for. An sm_90 has 228 KiB, of which each cta takes one more.
+    static constexpr uint32_t kFit = (228 << 10) / (kShared + 1024);
+    static constexpr uint32_t kCtasPerSm = kFit < 3 ? kFit : 3;
     static_assert(head_dim % 16 == 0 && kShared <= 163 << 10, "an sm_80 has 163 KiB");
 
     // Wide heads leave Q no registers: it waits where the merge of the warps will be.
