@@ -74,10 +74,11 @@ pub struct Content {
 
 /// The cache of some rows.
 pub struct Cache {
-    pool: Vec<u8>,
+    pub pool: Vec<u8>,
     pub tables: Vec<u32>,
     pub table_stride: usize,
-    scales: [Vec<f32>; 2],
+    /// Of K, and of V.
+    pub scales: [Vec<f32>; 2],
 }
 
 /// What one query head of one token should get: the output, the logarithm of the sum, the largest logit's size.

@@ -19,6 +19,7 @@ mod numbers;
 mod penalize;
 mod prefill;
 mod sample;
+mod twins;
 mod walls;
 
 use device::Order;
