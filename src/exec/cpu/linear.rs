@@ -14,24 +14,34 @@ const LANES: usize = 8;
 /// Weight rows of one part of the work: as many as a level 2 cache holds of a usual width.
 const TILE: usize = 32;
 
-/// Adds up `LANES` lanes as a tree.
-#[inline(always)]
-pub(super) fn sum_lanes(lanes: [f32; LANES]) -> f32 {
-    let [a, b, c, d, e, f, g, h] = lanes;
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
+/// Partial sums side by side, which the compiler keeps in one register where it is wide enough.
+#[derive(Clone, Copy)]
+#[repr(align(32))]
+struct Lanes([f32; LANES]);
+
+impl Lanes {
+    const ZERO: Self = Self([0.0; LANES]);
+
+    /// Adds the product of each lane, in two roundings.
+    #[inline(always)]
+    fn plus_product(self, a: Self, b: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] + a.0[lane] * b.0[lane]))
+    }
+
+    /// All lanes together, added up as a tree.
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        ((a + e) + (c + g)) + ((b + f) + (d + h))
+    }
 }
 
 /// The product of two vectors of the same length.
 #[inline(always)]
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut lanes = [0.0; LANES];
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..LANES {
-            lanes[lane] += a[lane] * b[lane];
-        }
-    }
-    a_rest.iter().zip(b_rest).fold(sum_lanes(lanes), |sum, (a, b)| sum + a * b)
+    let lanes = a.iter().zip(b).fold(Lanes::ZERO, |sum, (a, b)| sum.plus_product(Lanes(*a), Lanes(*b)));
+    a_rest.iter().zip(b_rest).fold(lanes.sum(), |sum, (a, b)| sum + a * b)
 }
 
 /// How small floats are widened, known when compiling.
@@ -153,15 +163,13 @@ fn multiply<W: Widen, const R: usize, const T: usize>(
     let whole = columns / LANES;
     let weight_lanes = weights.map(|w| &w.as_chunks::<LANES>().0[..whole]);
     let token_lanes = tokens.map(|t| &t.as_chunks::<LANES>().0[..whole]);
-    let mut sums = [[[0.0_f32; LANES]; T]; R];
+    let mut sums = [[Lanes::ZERO; T]; R];
     for at in 0..whole {
-        for r in 0..R {
-            let wide = weight_lanes[r][at].map(W::widen);
-            for t in 0..T {
-                let x = &token_lanes[t][at];
-                for lane in 0..LANES {
-                    sums[r][t][lane] += wide[lane] * x[lane];
-                }
+        let inputs: [_; T] = std::array::from_fn(|t| Lanes(token_lanes[t][at]));
+        for (sums, weights) in sums.iter_mut().zip(weight_lanes) {
+            let wide = Lanes(weights[at].map(W::widen));
+            for (sum, input) in sums.iter_mut().zip(inputs) {
+                *sum = sum.plus_product(wide, input);
             }
         }
     }
@@ -169,7 +177,7 @@ fn multiply<W: Widen, const R: usize, const T: usize>(
     std::array::from_fn(|r| {
         std::array::from_fn(|t| {
             let pairs = weights[r][rest.clone()].iter().zip(&tokens[t][rest.clone()]);
-            pairs.fold(sum_lanes(sums[r][t]), |sum, (w, x)| sum + W::widen(*w) * x)
+            pairs.fold(sums[r][t].sum(), |sum, (w, x)| sum + W::widen(*w) * x)
         })
     })
 }
