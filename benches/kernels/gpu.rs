@@ -107,13 +107,13 @@ impl Gpu {
     /// Starts a copy to the host of as many bytes as it has.
     pub fn copy_out(&self, from: u64, to: &Pinned<u8>) -> Result<(), String> {
         let from = self.part(from, to.as_slice().len() as u64)?;
-        self.stream().download_pinned(&from, to).map_err(text)
+        self.stream().download_pinned(&from, to, 0).map_err(text)
     }
 
     /// Starts a copy from the host of all its bytes.
     pub fn copy_in(&self, from: &Pinned<u8>, to: u64) -> Result<(), String> {
         let bytes = from.as_slice().len();
-        self.stream().upload_pinned(from, &self.part(to, bytes as u64)?, bytes).map_err(text)
+        self.stream().upload_pinned(from, 0, &self.part(to, bytes as u64)?).map_err(text)
     }
 
     fn kernel(&self, name: &str) -> Result<&Kernel, String> {
