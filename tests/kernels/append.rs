@@ -237,6 +237,12 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
+/// Those of the kernels that are compiled with seeded bugs too.
+pub fn faulty_cases() -> Vec<Case> {
+    let compiled = |case: &Case| Kernel::all(Variant::WrongPair).any(|kernel| kernel.name() == case.kernel());
+    cases().into_iter().filter(compiled).collect()
+}
+
 #[test]
 fn queries_and_pages_are_their_reference_rounded_once() {
     for case in cases() {

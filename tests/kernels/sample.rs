@@ -188,9 +188,13 @@ const RULES: [Rules; 17] = [
 ];
 
 /// Rules that a list of candidates cannot serve, over a flat row.
-const WIDE: [Rules; 6] = [
+const WIDE: [Rules; 10] = [
     (3.0, 0, 0.9, 0.0),
+    (9.0, 0, 0.95, 0.0),
     (50.0, 0, 0.5, 0.0),
+    (50.0, 0, 0.7, 0.0),
+    (50.0, 0, 0.9, 0.0),
+    (50.0, 0, 0.99, 0.0),
     (50.0, 0, 1e-4, 0.0),
     (3.0, 5900, 1.0, 0.0),
     (3.0, 5900, 0.7, 0.0),
