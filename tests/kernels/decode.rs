@@ -429,11 +429,13 @@ fn a_cache_twice_over_adds_ln_2_to_the_sum() {
 fn a_plan_that_does_not_fit_runs_nothing_and_says_so() {
     let lengths = [300_u32, 10, 700];
     let mut chunk_from = [7_u32; 4];
+    let mut chunks = [7_u32; 5 * 4];
     let mut overflow = [7_u32];
     let mut memory = Memory::new();
     let params = Decode {
         lengths: memory.read(&lengths),
         chunk_from: memory.write(&mut chunk_from),
+        chunks: memory.write(&mut chunks),
         overflow: memory.write(&mut overflow),
         rows: 3,
         chunk: 256,
