@@ -47,8 +47,8 @@ pub struct CudaExecutor {
     pending: VecDeque<Stage>,
     /// Of the step that was submitted last.
     yields: Vec<Yield>,
-    /// Which rows of the step that was waited for last yielded no token.
-    failed: Vec<bool>,
+    /// Which rows of the step that was waited for last yielded no token, and of the one before it.
+    failed: [Vec<bool>; 2],
     tokens_max: usize,
     /// What broke the device, if anything did.
     broken: Option<ExecError>,
@@ -126,7 +126,7 @@ impl CudaExecutor {
             spare: vec![stage()?, stage()?],
             pending: VecDeque::with_capacity(2),
             yields: Vec::with_capacity(limits.counts.decodes),
-            failed: Vec::with_capacity(limits.counts.decodes),
+            failed: [(); 2].map(|()| Vec::with_capacity(limits.counts.decodes)),
             tokens_max,
             broken: None,
             device,
@@ -191,6 +191,11 @@ impl CudaExecutor {
 
     /// Starts a step with this stage.
     fn start(&mut self, plan: &BatchPlan, stage: &mut Stage) -> Result<(), CudaError> {
+        for opened in &plan.opened {
+            // Who had the slot before is gone.
+            let noted = self.pending.iter_mut().map(|stage| &mut stage.noted);
+            noted.for_each(|noted| noted.retain(|(slot, _)| *slot != opened.slot.index()));
+        }
         self.host.open(plan);
         let sorted = self.host.sort(plan, &self.yields, &mut stage.yields);
         let padded = self.padded(sorted);
@@ -244,11 +249,15 @@ impl CudaExecutor {
         if flags[Flags::DECODE] + flags[Flags::PREFILL] > 0 {
             return Err(CudaError::Misfit("attention's work exceeds what was planned for".into()));
         }
+        if flags[Flags::GATHER] > 0 {
+            return Err(CudaError::Misfit("a drawn token is not in the vocabulary".into()));
+        }
         note(&mut self.host, &mut stage.noted, results);
         outcome.tokens.clear();
         outcome.failed.clear();
-        let before = std::mem::take(&mut self.failed);
-        let mut failed = Vec::with_capacity(before.capacity().max(stage.yields.len()));
+        self.failed.swap(0, 1);
+        let [failed, before] = &mut self.failed;
+        failed.clear();
         for (row, yielded) in stage.yields.iter().enumerate() {
             let (token, fine) = match *yielded {
                 Yield::None => (0, true),
@@ -264,7 +273,6 @@ impl CudaExecutor {
                 outcome.failed.push(row as u32);
             }
         }
-        self.failed = failed;
         Ok(())
     }
 
