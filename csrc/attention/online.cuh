@@ -41,9 +41,10 @@ FB_DEVICE void weigh(FragmentC (&logits)[columns], FragmentC (&out)[blocks], uin
     most = warp_max<4>(most);
     // Where nothing is visible yet, any finite number will do: the difference of two infinities is NaN.
     const float base = most == minus_infinity() ? 0.0f : most * scale;
-    // A maximum that stays would multiply by 1.
+    // A maximum that stays multiplies by 1, and not by what rounding makes of it: else a row's bits would depend on
+    // whether a neighbour's maximum rose.
     if (warp_any(most != row.max)) {
-        const float keep = exp2_fast(fmaf(row.max, scale, -base));
+        const float keep = most != row.max ? exp2_fast(fmaf(row.max, scale, -base)) : 1.0f;
         row.sum *= keep;
         FB_UNROLL
         for (uint32_t block = 0; block < blocks; ++block) {

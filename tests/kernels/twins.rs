@@ -125,6 +125,7 @@ fn sampling_draws_the_tokens_of_the_kernel() {
                 temperature: row.temperature,
                 top_k: row.top_k,
                 top_p: row.top_p,
+                min_p: row.min_p,
                 seed: row.seed,
                 ..SamplingParams::default()
             };

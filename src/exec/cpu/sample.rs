@@ -75,10 +75,12 @@ pub fn sample_tokens(logits: &[f32], params: &SamplingParams, position: u32) -> 
     if max == f32::INFINITY {
         return None;
     }
-    if params.temperature == 0.0 {
+    if params.temperature <= 0.0 {
         return Some(first);
     }
-    let row = Row { logits, max, scale: LOG2_E / params.temperature };
+    // Finite, so that the largest logit stays at zero however cold it is.
+    let scale = (LOG2_E / params.temperature).min(f32::from_bits(254 << 23));
+    let row = Row { logits, max, scale };
     let threshold = row.threshold(params);
     let noise = |token: u32| {
         let random = philox([position, token / 4, 0, 0], params.seed);
@@ -183,9 +185,10 @@ fn uniform(word: u32) -> f32 {
     ((word >> 9) as f32 + 0.5) * (1.0 / (1 << 23) as f32)
 }
 
-/// Rises with the value; 0 for what can never be drawn, NaN and minus infinity.
+/// Rises with the value; 0 for what can never be drawn, NaN and minus infinity. The two zeros are one: a sum with
+/// zero is never minus zero.
 fn order_key(value: f32) -> u32 {
-    let bits = value.to_bits();
+    let bits = (value + 0.0).to_bits();
     match () {
         () if value.is_nan() || value == f32::NEG_INFINITY => 0,
         () if bits >> 31 == 1 => !bits,

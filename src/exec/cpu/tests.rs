@@ -158,14 +158,8 @@ fn plan(step: u64, rows: &[(u32, Input, u32)], ids: &[u32]) -> BatchPlan {
     for (slot, input, tokens) in rows {
         let id = RequestId::new(u64::from(*slot), *slot);
         plan.tables.push(TableDelta { slot: Slot(*slot), index: 0, block: BlockId(*slot) });
-        plan.rows.push(Row {
-            id,
-            slot: Slot(*slot),
-            tokens: *tokens,
-            samples: true,
-            input: *input,
-            ..Row::default()
-        });
+        let row = Row { id, slot: Slot(*slot), tokens: *tokens, samples: true, ..Row::default() };
+        plan.rows.push(row.with_input(*input));
     }
     plan
 }

@@ -176,17 +176,19 @@ impl CudaExecutor {
         Ok(())
     }
 
-    /// The graph for such a step, if there is one; else its padded counts.
-    fn padded(&self, sorted: Sorted) -> Result<&Captured, Layout> {
+    /// The padded counts of such a step, and which graph is it, if one is.
+    fn padded(&self, sorted: Sorted) -> (Layout, Option<usize>) {
         let counts = sorted.counts;
         let (tokens, _) = self.forward.planned().layers(counts.tokens.max(1));
         let samples = if counts.samples > 0 { self.forward.planned().logits(counts.samples).0 } else { 0 };
         if counts.prefills > 0 {
             // Decodes are as many as they are; the padding belongs to prefill.
-            return Err(Layout::new(Counts { tokens, samples, ..counts }));
+            return (Layout::new(Counts { tokens, samples, ..counts }), None);
         }
-        let captured = self.graphs.iter().find(|graph| graph.layout.counts.tokens >= counts.tokens);
-        captured.ok_or_else(|| Layout::new(Counts { tokens, decodes: tokens, prefills: 0, samples }))
+        match self.graphs.iter().position(|graph| graph.layout.counts.tokens >= counts.tokens) {
+            Some(at) => (self.graphs[at].layout.clone(), Some(at)),
+            None => (Layout::new(Counts { tokens, decodes: tokens, prefills: 0, samples }), None),
+        }
     }
 
     /// Starts a step with this stage.
@@ -198,12 +200,7 @@ impl CudaExecutor {
         }
         self.host.open(plan);
         let sorted = self.host.sort(plan, &self.yields, &mut stage.yields);
-        let padded = self.padded(sorted);
-        let layout = match &padded {
-            Ok(captured) => captured.layout.clone(),
-            Err(layout) => layout.clone(),
-        };
-        let graph = padded.is_ok();
+        let (layout, graph) = self.padded(sorted);
         self.host.fill(plan, &self.yields, &layout, stage)?;
         let main = &self.branches.main;
         self.mover.begin(main, self.forward.pool(), &plan.before, &plan.beside)?;
@@ -212,8 +209,8 @@ impl CudaExecutor {
             self.upload(stage, &layout)?;
         }
         if sorted.counts.tokens > 0 {
-            match self.graphs.iter().find(|captured| graph && captured.layout == layout) {
-                Some(captured) => captured.graph.launch()?,
+            match graph {
+                Some(at) => self.graphs[at].graph.launch()?,
                 None => self.forward.run(&self.branches, &layout)?,
             }
         }
