@@ -48,8 +48,9 @@ fn plan(rows: u32, tokens: u32, position: u32) -> BatchPlan {
     let mut plan =
         BatchPlan { token_ids: (0..tokens).map(|at| at * 7 % 256).collect(), ..BatchPlan::default() };
     for slot in (0..rows).map(Slot) {
-        let input = Input::Ids(0);
-        plan.rows.push(Row { slot, tokens, position, input, samples: true, ..Row::default() });
+        let mut row = Row::default().with_input(Input::Ids(0));
+        (row.slot, row.tokens, row.position, row.samples) = (slot, tokens, position, true);
+        plan.rows.push(row);
         let delta = |index| TableDelta { slot, index, block: BlockId(slot.0 * 32 + index) };
         plan.tables.extend((0..32).map(delta));
     }

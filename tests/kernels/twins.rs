@@ -10,7 +10,7 @@ use flyball::model::{Rope, RopeScaling, RopeStyle, rotation};
 use flyball::number::{self, Dtype};
 use flyball::prng::Prng;
 use flyball::request::SamplingParams;
-use flyball_simt::core;
+use flyball_simt::core::{self};
 
 #[test]
 fn small_floats_have_the_bits_of_the_kernels() {
