@@ -45,7 +45,7 @@ FB_DEVICE void weigh(FragmentC (&logits)[columns], FragmentC (&out)[blocks], uin
     // whether a neighbour's maximum rose.
     if (warp_any(most != row.max)) {
         const float keep = most != row.max ? exp2_fast(fmaf(row.max, scale, -base)) : 1.0f;
-        row.sum *= keep;
+        row.sum = rounded_product(row.sum, keep);
         FB_UNROLL
         for (uint32_t block = 0; block < blocks; ++block) {
             out[block].at[2 * half] *= keep;

@@ -42,6 +42,16 @@ FB_HD float float_of(uint32_t bits) {
 #endif
 }
 
+// The product alone, rounded: never one multiply-add with the sum that follows, which a compiler may make of it in one
+// copy of a loop and not in another, so that a row's bits would depend on which of them it took.
+FB_HD float rounded_product(float a, float b) {
+#ifdef __CUDA_ARCH__
+    return __fmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
+
 FB_HD bool is_nan(uint32_t bits) { return (bits & 0x7fffffffu) > 0x7f800000u; }
 
 // `value >> shift`, rounded to nearest, ties to even. `shift` is in 1..=31.

@@ -356,7 +356,7 @@ private:
             }
             FB_UNROLL
             for (uint32_t half = 0; half < 2; ++half) {
-                sum[half] = sum[half] * keep[half] + (total[half][0] + total[half][1]);
+                sum[half] = fmaf(sum[half], keep[half], total[half][0] + total[half][1]);
             }
             return any_in_warp(keep[0] != 1.0f || keep[1] != 1.0f);
         }

@@ -6,16 +6,6 @@ use flyball_simt::core::{from_bf16, from_e4m3, from_f16, to_bf16, to_e4m3, to_f1
 /// A bf16 or half that was never written: NaN in both.
 pub const POISON: u16 = 0x7fc1;
 
-/// `count` normal values times `scale`, as bf16.
-pub fn normals(prng: &mut Prng, count: usize, scale: f64) -> Vec<u16> {
-    (0..count).map(|_| to_bf16((prng.normal() * scale) as f32)).collect()
-}
-
-/// What bf16 bits mean.
-pub fn wide(bits: &[u16]) -> Vec<f64> {
-    bits.iter().map(|b| from_bf16(*b).into()).collect()
-}
-
 /// The small types: how many bytes an element has, and its conversions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
