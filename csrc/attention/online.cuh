@@ -13,7 +13,7 @@ struct OnlineRow {
     float sum = 0.0f;              // this lane's share
 
     // All lanes of the warp: the sum is over the four that share the row. `scale` turns logits into log2 units.
-    FB_DEVICE Softmax whole(float scale) const { return {max * scale, warp_sum<4>(sum)}; }
+    FB_DEVICE Softmax whole(float scale) const { return {rounded_product(max, scale), warp_sum<4>(sum)}; }
 };
 
 // Hides keys from `end` on; `key` is that of the first column.
