@@ -2,7 +2,7 @@
 // improve transformer", 2020).
 //   input [rows, 2 * width]: gate, up;  output [rows, width]
 // 256 threads, grid-stride over 16-byte pieces of the output, two per thread at a time: four loads are in flight.
-// Moves 3 * width * 2 bytes per row: bound by memory; not measured yet.
+// Moves 3 * width * 2 bytes per row: bound by memory; 85 % of a copy at 4096 x 14336 on an H200 (benches/results).
 #pragma once
 
 #include "../core/mutant.h"

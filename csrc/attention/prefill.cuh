@@ -6,7 +6,7 @@
 //
 // Each warp has its own rows and sees all keys: S = Q K in registers, weights in the accumulator's place, then P V.
 // Keys come from the last to the first, so that only the first steps of an item need a mask. At 4 * head_dim
-// operations per query, key and head it is bound by the tensor cores; not measured yet.
+// operations per query, key and head it is bound by the tensor cores; 285 TFLOP/s at 8k on an H200 (benches/results).
 //
 // A row's sums are cut at absolute multiples of 64 keys, whatever its tile and its batch: its result depends on
 // itself alone, and not on the chunk in which it comes. Without keys: zeros. Methods: FlashAttention-2 (Dao, 2023),

@@ -6,7 +6,7 @@
 // elements of a head's lower half and the same eight of its upper half, so NeoX pairs need no shuffle, and the angles
 // that a lane needs are those of its token in every round: they are computed once. All loads of an item are in
 // flight before the first is used. A head whose lanes are no power of two leaves some idle.
-// Moves every element once each way: bound by memory; not measured yet.
+// Moves every element once each way: bound by memory; 77 % of a copy at 4096 tokens on an H200 (benches/results).
 #pragma once
 
 #include "../core/mutant.h"

@@ -1,7 +1,7 @@
 // copy: pages to pages, by a list of pairs: a fork's last page, a defragmentation, a swap through mapped memory.
 //   source, target: pools of pages of page_bytes;  pairs [count, 2]: from, to
 // 256 threads; a cta takes pieces of 16 KiB of one page, grid-stride, four loads of 16 bytes per thread in flight.
-// Reads and writes page_bytes per pair: bound by memory; not measured yet.
+// Reads and writes page_bytes per pair: bound by memory; 88 % of the driver's copy on an H200 (benches/results).
 //
 // A page holds all layers, so a swap moves megabytes in one run and belongs on the copy engines: one asynchronous
 // copy per run of pages that are neighbours on both sides. Where that cannot be (inside a captured graph whose pairs
