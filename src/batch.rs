@@ -44,6 +44,8 @@ pub struct Row {
     pub(crate) source: Source,
     /// Whether its last token's logits are wanted, and a token sampled.
     pub samples: bool,
+    /// Whether its request got no token of it: known once the step has settled.
+    pub(crate) barren: bool,
 }
 
 /// What the word of a row's input is: its own type, since [`Input`] would pad the row.

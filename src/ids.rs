@@ -15,54 +15,49 @@ impl Slot {
     }
 }
 
-/// A set of slots: one bit each, so that hundreds of rows are looked up in a cache line or two.
+/// A set of slots: one byte each, which a loop over hundreds of rows tests and clears without shifting bits.
 #[derive(Clone, Debug, Default)]
 pub struct SlotSet {
-    words: Vec<u64>,
+    inside: Vec<bool>,
 }
 
 impl SlotSet {
     /// The empty set of slots below `slots`.
     pub fn new(slots: usize) -> Self {
-        Self { words: vec![0; slots.div_ceil(64)] }
+        Self { inside: vec![false; slots] }
     }
 
     /// Whether a slot is in it.
     #[inline]
     pub fn contains(&self, slot: Slot) -> bool {
-        self.words[slot.index() / 64] >> (slot.index() % 64) & 1 == 1
+        self.inside[slot.index()]
     }
 
     /// Puts a slot in or takes it out.
     #[inline]
     pub fn set(&mut self, slot: Slot, inside: bool) {
-        let word = &mut self.words[slot.index() / 64];
-        let bit = slot.index() % 64;
-        *word = *word & !(1 << bit) | u64::from(inside) << bit;
+        self.inside[slot.index()] = inside;
     }
 
     /// Takes a slot out; whether it was in.
     #[inline]
     pub fn take(&mut self, slot: Slot) -> bool {
-        let (word, bit) = (&mut self.words[slot.index() / 64], 1 << (slot.index() % 64));
-        let inside = *word & bit != 0;
-        *word &= !bit;
-        inside
+        std::mem::take(&mut self.inside[slot.index()])
     }
 
     /// Makes it equal to another set of as many slots.
     pub fn copy_from(&mut self, other: &Self) {
-        self.words.copy_from_slice(&other.words);
+        self.inside.copy_from_slice(&other.inside);
     }
 
-    /// How many slots are in it. O(slots / 64).
+    /// How many slots are in it. O(slots).
     pub fn len(&self) -> usize {
-        self.words.iter().map(|word| word.count_ones() as usize).sum()
+        self.inside.iter().map(|inside| usize::from(*inside)).sum()
     }
 
     /// Whether none is in it.
     pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|word| *word == 0)
+        !self.inside.contains(&true)
     }
 }
 
@@ -104,5 +99,23 @@ impl Places {
     /// The places.
     pub fn as_slice(&self) -> &[Place] {
         &self.places[..usize::from(self.len)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_taken_out_once() {
+        let mut set = SlotSet::new(3);
+        assert!(set.is_empty());
+        set.set(Slot(1), true);
+        set.set(Slot(2), true);
+        set.set(Slot(2), false);
+        let mut left = SlotSet::new(3);
+        left.copy_from(&set);
+        assert_eq!((left.take(Slot(1)), left.take(Slot(1)), left.take(Slot(2))), (true, false, false));
+        assert!(left.is_empty() && set.contains(Slot(1)) && set.len() == 1);
     }
 }

@@ -1,7 +1,8 @@
 //! Apply and plan: a checked decision changes the state, and becomes flat arrays.
 
 use super::outputs::Outputs;
-use super::waiting::{job, prompt_hashes};
+use super::rowset::{RowSet, WORD};
+use super::waiting::job;
 use super::{Engine, Published};
 use crate::batch::{BatchPlan, History, Input, Opened, Row, Source};
 use crate::config::SwapMode;
@@ -83,7 +84,7 @@ impl Engine {
         let mut published = Published::NOTHING;
         if span.is_none() && sequence.cached > Tokens::ZERO {
             let wanted = self.config.blocks(sequence.cached).0 as usize;
-            let hashes = prompt_hashes(&sequence.request.prompt, self.config.block_size).take(wanted);
+            let hashes = self.head.of(sequence, self.config.block_size).take(wanted);
             published.blocks = self.kv.attach(slot, hashes.inspect(|hash| published.chain = *hash)).0;
             assert_eq!(published.blocks as usize, wanted, "a looked-up prefix stays until it is pinned");
         }
@@ -130,6 +131,7 @@ impl Engine {
         };
         debug_assert_eq!(sequence.delivered, sequence.generated, "whoever is admitted awaits no token");
         self.stops[slot.index()] = request.stop;
+        self.sieves[slot.index()] = request.stop.sieve();
         self.user_data[slot.index()] = request.user_data;
         self.outputs.fill(slot, &sequence.output);
         let plan = &mut self.plans[self.step as usize % usize::from(self.config.pipeline_depth)];
@@ -172,7 +174,7 @@ impl Engine {
     /// Writes the plan, and moves every row on as if the step had been done.
     pub(super) fn plan(&mut self, now: Nanos) {
         let place = self.plan_of(self.step);
-        let Self { plans, decision, rows, user_data, live, outputs, turned, kv, .. } = self;
+        let Self { plans, decision, rows, user_data, live, outputs, turns, kv, .. } = self;
         let plan = &mut plans[place];
         plan.decided = now;
         plan.pause = decision.pause.map_or(Nanos::ZERO, |p| p.span);
@@ -180,21 +182,31 @@ impl Engine {
         // Every row is written whole, so that old ones need not be cleared first.
         plan.rows.resize(decision.rows(), Row::default());
         let BatchPlan { rows: planned, token_ids, shape, .. } = plan;
-        let mut writer = Writer { live, outputs, token_ids, shape, turned, turns: 0, step: self.step };
+        let turns = &mut turns[place];
+        turns.clear();
+        let mut writer = Writer { live, outputs, token_ids, shape, stamp: Resident::stamp(self.step) };
         let admitted = decision.admit.iter().filter(|a| a.tokens > 0).map(|admit| {
             let sequence = live[admit.id.index()].as_ref();
             let slot = sequence.and_then(Sequence::slot).expect("it was admitted just now");
             (slot, admit.tokens)
         });
         let (running, joining) = planned.split_at_mut(decision.run.len());
-        let mut context = writer.run(&decision.run, rows, user_data, running);
-        for (at, ((slot, tokens), row)) in (decision.run.len() as u32..).zip(admitted.zip(joining)) {
+        let mut context = writer.run(&decision.run, rows, user_data, running, turns);
+        for (at, ((slot, tokens), row)) in (decision.run.len()..).zip(admitted.zip(joining)) {
             let (r, user_data) = (&mut rows[slot.index()], user_data[slot.index()]);
-            context += writer.write(at, slot, tokens, r, user_data, row);
+            context += writer.write(at as u32, slot, tokens, r, user_data, row);
+            turns.insert(at);
         }
-        let turns = writer.finish(planned.len() as u32, context);
-        for at in (0..turns).rev() {
-            self.take_turn(self.turned[at]);
+        writer.finish(planned.len() as u32, context);
+        self.take_turns(place);
+    }
+
+    /// The rows that come to their turn with a plan, from the last on.
+    fn take_turns(&mut self, plan: usize) {
+        let mut end = self.plans[plan].rows.len();
+        while let Some(at) = self.turns[plan].last(end) {
+            self.take_turn(self.plans[plan].rows[at].slot);
+            end = at;
         }
     }
 
@@ -241,49 +253,40 @@ fn history(sequence: &Sequence, into: &mut Vec<u32>) -> History {
     History { start, prompt: prompt.len() as u32, output: sequence.output.len() as u32 }
 }
 
-/// Writes the rows of a plan.
-struct Writer<'e> {
-    live: &'e [Option<Sequence>],
-    outputs: &'e Outputs,
-    token_ids: &'e mut Vec<u32>,
-    shape: &'e mut BatchShape,
-    /// The rows whose turn has come, and how many.
-    turned: &'e mut [Slot],
-    turns: usize,
-    step: u64,
+/// What [`decode`] has done.
+struct Decoded {
+    /// Rows that it wrote.
+    rows: usize,
+    /// Tokens in their caches.
+    context: u64,
+    /// One bit for each that comes to its turn.
+    turns: u64,
 }
 
-impl Writer<'_> {
-    /// Writes the rows of the residents that run, and returns how many tokens are in the caches of those that
-    /// decode. A loop of its own, out of line, whose few words stay in registers.
-    #[inline(never)]
-    fn run(&mut self, runs: &[Run], rows: &mut [Resident], user_data: &[u64], planned: &mut [Row]) -> u64 {
-        let mut context = 0;
-        for (at, (run, row)) in (0..).zip(runs.iter().zip(planned)) {
-            let slot = run.slot.index();
-            context += self.write(at, run.slot, run.tokens, &mut rows[slot], user_data[slot], row);
-        }
-        context
-    }
-
-    /// Writes one row, and returns how many tokens are in its cache if it decodes. Nearly every row does, and
-    /// its turn has not come: it touches its own line and the plan, nothing else.
-    #[inline(always)]
-    fn write(
-        &mut self,
-        at: u32,
-        slot: Slot,
-        tokens: u32,
-        r: &mut Resident,
-        user_data: u64,
-        row: &mut Row,
-    ) -> u64 {
+/// Writes steady rows up to the first that is not, at most as many as a word has bits; they are the plan's from
+/// `first` on. Nearly every row is steady: it touches its own line and the plan, nothing else. A loop of its own,
+/// out of line and without calls, whose few words stay in registers.
+#[inline(never)]
+fn decode(
+    first: u32,
+    stamp: u8,
+    runs: &[Run],
+    rows: &mut [Resident],
+    user_data: &[u64],
+    planned: &mut [Row],
+) -> Decoded {
+    // As many as residents: one check of the bounds does for both.
+    let user_data = &user_data[..rows.len()];
+    let mut done = Decoded { rows: 0, context: 0, turns: 0 };
+    for (run, row) in runs.iter().zip(planned) {
+        let slot = run.slot;
+        let r = &mut rows[slot.index()];
         if r.computed >= r.turn_at {
-            return self.chunk(at, slot, tokens, r, user_data, row);
+            break;
         }
         *row = Row {
             id: r.id,
-            user_data,
+            user_data: user_data[slot.index()],
             slot,
             position: r.computed,
             tokens: 1,
@@ -291,20 +294,64 @@ impl Writer<'_> {
             word: r.input,
             source: if r.awaits == 0 { Source::Id } else { Source::FromStep },
             samples: true,
+            barren: false,
         };
         r.computed += 1;
         r.generated += 1;
         r.parked = false;
-        (r.input, r.awaits) = (at, Resident::stamp(self.step));
+        (r.input, r.awaits) = (first + done.rows as u32, stamp);
+        done.context += u64::from(r.computed);
         // No branch: which rows these are, nothing foretells.
-        self.turned[self.turns] = slot;
-        self.turns += usize::from(r.computed == r.turn_at);
-        u64::from(r.computed)
+        done.turns |= u64::from(r.computed == r.turn_at) << done.rows;
+        done.rows += 1;
+    }
+    done
+}
+
+/// Writes the rows of a plan.
+struct Writer<'e> {
+    live: &'e [Option<Sequence>],
+    outputs: &'e Outputs,
+    token_ids: &'e mut Vec<u32>,
+    shape: &'e mut BatchShape,
+    /// The step's.
+    stamp: u8,
+}
+
+impl Writer<'_> {
+    /// Writes the rows of the residents that run, and returns how many tokens are in the caches of those that
+    /// decode; `turns` gets those that come to their turn.
+    fn run(
+        &mut self,
+        runs: &[Run],
+        rows: &mut [Resident],
+        user_data: &[u64],
+        planned: &mut [Row],
+        turns: &mut RowSet,
+    ) -> u64 {
+        let (mut context, mut at) = (0, 0);
+        while at < runs.len() {
+            // To the end of a word of the set.
+            let end = runs.len().min((at / WORD + 1) * WORD);
+            let (runs, planned) = (&runs[at..end], &mut planned[at..end]);
+            let done = decode(at as u32, self.stamp, runs, rows, user_data, planned);
+            context += done.context;
+            turns.words()[at / WORD] |= done.turns << (at % WORD);
+            if let Some(run) = runs.get(done.rows) {
+                let (slot, place) = (run.slot.index(), at + done.rows);
+                let (r, row) = (&mut rows[slot], &mut planned[done.rows]);
+                context += self.write(place as u32, run.slot, run.tokens, r, user_data[slot], row);
+                turns.insert(place);
+                at += 1;
+            }
+            at += done.rows;
+        }
+        context
     }
 
-    /// A prefill chunk, what is computed again after an eviction, or a decode whose rank never holds.
-    #[inline(never)]
-    fn chunk(
+    /// Writes any row, whose turn it is: a prefill chunk, what is computed again after an eviction, or a decode
+    /// whose rank never holds. Returns how many tokens are in its cache if it decodes.
+    fn write(
         &mut self,
         at: u32,
         slot: Slot,
@@ -330,10 +377,8 @@ impl Writer<'_> {
         r.parked = false;
         if samples {
             r.generated += 1;
-            (r.input, r.awaits) = (at, Resident::stamp(self.step));
+            (r.input, r.awaits) = (at, self.stamp);
         }
-        self.turned[self.turns] = slot;
-        self.turns += 1;
         if decodes { u64::from(r.computed) } else { 0 }
     }
 
@@ -349,13 +394,12 @@ impl Writer<'_> {
         Input::Ids(start)
     }
 
-    /// Completes the sums: every row that is not a chunk is a decode. Returns how many turns have come.
-    fn finish(self, rows: u32, context: u64) -> usize {
+    /// Completes the sums: every row that is not a chunk is a decode.
+    fn finish(self, rows: u32, context: u64) {
         let decodes = rows - self.shape.rows;
         self.shape.rows = rows;
         self.shape.tokens += decodes;
         self.shape.decodes = decodes;
         self.shape.decode_context = context;
-        self.turns
     }
 }

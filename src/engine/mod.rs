@@ -7,8 +7,10 @@
 
 mod apply;
 mod outputs;
+mod rowset;
 mod settle;
 mod waiting;
+mod yields;
 
 use crate::batch::BatchPlan;
 use crate::budget::PowerBudget;
@@ -20,14 +22,16 @@ use crate::exec::{Executor, InFlight, StepOutcome};
 use crate::ids::{GroupId, Place, Places, Slot, SlotSet};
 use crate::kv::{BlockHash, HostSpan, Kv};
 use crate::queue::Groups;
-use crate::request::{FinishReason, Prompt, Request, RequestId, StopTokens};
+use crate::request::{FinishReason, Prompt, Request, RequestId, StopSieve, StopTokens};
 use crate::sched::decision::Left;
-use crate::sched::{Decision, Event, Phase, Policy, Resident, Scratch, TokenEvent, View};
+use crate::sched::{Decision, Event, Phase, Policy, Resident, Scratch, View};
 use crate::sequence::{Sequence, State};
 use crate::units::{Blocks, Nanos, Tokens};
 use outputs::Outputs;
+use rowset::RowSet;
 use std::collections::VecDeque;
-use waiting::{PoolView, QueueView, job};
+use waiting::{Hashes, PoolView, QueueView, job};
+pub use yields::{Yields, YieldsIter};
 
 /// The name of no request: whose a vacant slot is.
 const NOBODY: RequestId = RequestId(u64::MAX);
@@ -76,7 +80,7 @@ pub struct StepReport<'e> {
     /// What came out of it; old if none settled.
     pub outcome: &'e StepOutcome,
     /// The tokens that came out of it, without those of discarded rows.
-    pub tokens: &'e [TokenEvent],
+    pub tokens: Yields<'e>,
     /// Requests that ended, cancels since the last step included.
     pub ended: &'e [Ended],
 }
@@ -136,11 +140,15 @@ pub struct Engine {
     buffers: Vec<Vec<u32>>,
 
     kv: Kv,
+    /// The prompt that was submitted last, and the one that stood first when a policy looked last.
+    newcomer: Hashes,
+    head: Hashes,
     rows: Vec<Resident>,
     /// The rows that decode in the next step, if nothing happens to them.
     steady: SlotSet,
-    /// What ends the residents, and their own words for themselves, by slot.
+    /// What ends the residents, what may end them at a first glance, and their own words for themselves, by slot.
     stops: Vec<StopTokens>,
+    sieves: Vec<StopSieve>,
     user_data: Vec<u64>,
     outputs: Outputs,
     published: Vec<Published>,
@@ -160,12 +168,13 @@ pub struct Engine {
     scratch: Scratch,
     left: Left,
     taken: Vec<RequestId>,
-    /// Rows that have come to a turn in this step, up to a count.
-    turned: Vec<Slot>,
+    /// The rows of each plan that come to a turn with it.
+    turns: [RowSet; 2],
     returning: Vec<(Slot, HostSpan)>,
-    tokens: Vec<TokenEvent>,
-    /// Rows of the plan that settles, by their place, for whom a token is more than one more.
-    noted: Vec<u32>,
+    /// The rows of the plan that settles for whom a token is more than one more.
+    noted: RowSet,
+    /// How many rows of the plan that settled yielded a token.
+    yielded: usize,
     ending: Vec<(RequestId, FinishReason)>,
     ended: Vec<Ended>,
     ended_early: Vec<Ended>,
@@ -214,9 +223,12 @@ impl Engine {
             penalized_held: 0,
             buffers: Vec::with_capacity(config.alive_max()),
             kv: Kv::new(&config),
+            newcomer: Hashes::new(config.blocks_per_seq_max()),
+            head: Hashes::new(config.blocks_per_seq_max()),
             rows: vec![Resident { id: NOBODY, ..Resident::default() }; rows],
             steady: SlotSet::new(rows),
             stops: vec![StopTokens::NONE; rows],
+            sieves: vec![StopTokens::NONE.sieve(); rows],
             user_data: vec![0; rows],
             outputs: Outputs::new(rows),
             published: vec![Published::NOTHING; rows],
@@ -233,10 +245,10 @@ impl Engine {
             scratch: Scratch::new(rows),
             left: Left::new(rows),
             taken: Vec::with_capacity(rows),
-            turned: vec![Slot::default(); rows],
+            turns: std::array::from_fn(|_| RowSet::new(rows)),
             returning: Vec::with_capacity(rows),
-            tokens: Vec::with_capacity(rows),
-            noted: vec![0; rows],
+            noted: RowSet::new(rows),
+            yielded: 0,
             ending: Vec::with_capacity(rows),
             ended: Vec::with_capacity(config.alive_max()),
             ended_early: Vec::with_capacity(config.alive_max()),
@@ -271,7 +283,7 @@ impl Engine {
         }
         let output = self.buffer(&request);
         let mut sequence = Sequence::new(id, request, output);
-        waiting::look_up(&mut sequence, &self.kv, &self.config);
+        waiting::look_up(&mut sequence, &self.kv, &self.config, &mut self.newcomer);
         self.enqueue(&mut sequence);
         self.policy.on(&Event::Submitted(&job(&sequence)));
         let place = index as usize;
@@ -387,9 +399,6 @@ impl Engine {
         }
         let full = self.in_flight.len() >= usize::from(self.config.pipeline_depth);
         let settled = if full || !planned { self.settle_oldest()? } else { None };
-        if settled.is_none() {
-            self.tokens.clear();
-        }
         self.last = Last { now, planned, settled };
         Ok(())
     }
@@ -418,6 +427,7 @@ impl Engine {
             live: &mut self.live,
             taken: &mut self.taken,
             kv: &self.kv,
+            hashes: &mut self.head,
             config: &self.config,
             len: self.waiting,
         };
@@ -466,7 +476,7 @@ impl Engine {
             plan: planned.then_some(&self.plans[self.plan_of(self.step)]),
             settled,
             outcome: &self.outcome,
-            tokens: &self.tokens,
+            tokens: settled.map_or(Yields::default(), |(step, _)| self.yields(step)),
             ended: &self.ended,
         }
     }
@@ -520,6 +530,11 @@ impl Engine {
     /// Where the plan of a step is: without a pipeline always in the same place, which stays warm.
     fn plan_of(&self, step: u64) -> usize {
         step as usize % usize::from(self.config.pipeline_depth)
+    }
+
+    /// What came out of the step that settled last.
+    fn yields(&self, step: u64) -> Yields<'_> {
+        Yields::new(&self.plans[self.plan_of(step)].rows, &self.outcome.tokens, self.yielded)
     }
 
     fn sequence(&self, id: RequestId) -> Option<&Sequence> {

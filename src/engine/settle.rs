@@ -1,14 +1,16 @@
 //! Settle: what came out of a step is credited, its full blocks are published, and who is done ends.
 
+use super::outputs::Outputs;
+use super::rowset::WORD;
 use super::waiting::content_hash;
-use super::{Engine, Published};
+use super::{Engine, Published, Yields};
 use crate::batch::{Opened, Row};
 use crate::cost::BatchShape;
 use crate::error::StepError;
 use crate::ids::Slot;
 use crate::kv::BlockHash;
-use crate::request::{FinishReason, Prompt, StopTokens};
-use crate::sched::{Event, Phase, Resident, TokenEvent};
+use crate::request::{FinishReason, Prompt, StopSieve, StopTokens};
+use crate::sched::{Event, Phase, Resident};
 use crate::units::Nanos;
 
 impl Engine {
@@ -23,9 +25,8 @@ impl Engine {
         if !self.plans[plan].beside.swap_in.is_empty() {
             self.swapped_in(plan);
         }
-        self.list(step);
-        let notes = self.credit(step);
-        self.attend(step, notes);
+        self.credit(step);
+        self.attend(step);
         let finished = self.outcome.finished;
         self.fail_rows(step, finished);
         for at in 0..self.ending.len() {
@@ -34,7 +35,8 @@ impl Engine {
             self.ended.push(ended);
         }
         self.ending.clear();
-        self.policy.on(&Event::Tokens(&self.tokens));
+        let yields = Yields::new(&self.plans[plan].rows, &self.outcome.tokens, self.yielded);
+        self.policy.on(&Event::Tokens(&yields));
         self.policy.on(&Event::Timed(&shape, finished.saturating_sub(self.outcome.started)));
         Ok(Some((step, shape)))
     }
@@ -55,9 +57,10 @@ impl Engine {
     fn fail_rows(&mut self, step: u64, finished: Nanos) {
         let plan = self.plan_of(step);
         for at in 0..self.outcome.failed.len() {
-            let id = self.plans[plan].rows[self.outcome.failed[at] as usize].id;
+            let place = self.outcome.failed[at] as usize;
+            let id = self.plans[plan].rows[place].id;
             self.ending.retain(|(ending, _)| *ending != id);
-            self.tokens.retain(|token| token.id != id);
+            self.mark_barren(plan, place);
             if self.sequence(id).is_some() {
                 let ended = self.end(id, FinishReason::Failed, finished);
                 self.ended.push(ended);
@@ -65,45 +68,18 @@ impl Engine {
         }
     }
 
-    /// Lists the events of a step's rows, those of rows that turn out to have none included.
-    #[inline(never)]
-    fn list(&mut self, step: u64) {
-        let rows = &self.plans[self.plan_of(step)].rows;
-        self.tokens.clear();
-        self.tokens.extend(rows.iter().zip(&self.outcome.tokens).map(|(row, &token)| {
-            let (slot, index) = (row.slot, row.generated + 1);
-            TokenEvent { id: row.id, user_data: row.user_data, slot, index, token }
-        }));
-    }
-
-    /// Credits every token to its request. Notes the rows that fill a block or end, those that yield no token,
-    /// and those whose request has lost its slot; returns how many. A loop of its own, out of line and
-    /// without calls, whose few words stay in registers.
-    #[inline(never)]
-    fn credit(&mut self, step: u64) -> usize {
-        let plan = self.plan_of(step);
-        let (stamp, blocks) = (Resident::stamp(step), self.filled_mask());
-        let Self { plans, outcome, rows: residents, stops, outputs, noted, .. } = self;
-        let mut notes = 0;
-        for (at, (row, &token)) in (0..).zip(plans[plan].rows.iter().zip(&outcome.tokens)) {
-            noted[notes] = at;
-            let r = &mut residents[row.slot.index()];
-            if r.id != row.id || !row.samples {
-                notes += 1;
-                continue;
-            }
-            // A later step may yield its next input by now.
-            if r.awaits == stamp {
-                (r.input, r.awaits) = (token, 0);
-            }
-            if r.stores {
-                outputs.put(row.slot, row.generated, token);
-            }
-            let fills = (row.position ^ (row.position + row.tokens)) & blocks != 0;
-            let ends = stops[row.slot.index()].contains(token) | (row.generated + 1 == r.max_tokens);
-            notes += usize::from(fills | ends);
+    /// Credits every token to its request. Notes the rows that come to a turn, which may fill a block or end,
+    /// those that yield none or what may be a stop token, and those whose request has lost its slot.
+    fn credit(&mut self, step: u64) {
+        let (plan, stamp) = (self.plan_of(step), Resident::stamp(step));
+        let Self { plans, outcome, rows, sieves, outputs, turns, noted, .. } = self;
+        let yields = plans[plan].rows.chunks(WORD).zip(outcome.tokens.chunks(WORD));
+        noted.clear();
+        for ((planned, tokens), (noted, turns)) in
+            yields.zip(noted.words().iter_mut().zip(turns[plan].words()))
+        {
+            *noted = *turns | credit(planned, tokens, stamp, rows, sieves, outputs);
         }
-        notes
     }
 
     /// Two positions that differ in these bits lie in different blocks, if anybody asks.
@@ -113,11 +89,12 @@ impl Engine {
 
     /// Publishes what the noted rows of a step have filled, one decode in sixteen a block, and lists the requests
     /// that end with it.
-    fn attend(&mut self, step: u64, notes: usize) {
+    fn attend(&mut self, step: u64) {
         let (plan, blocks) = (self.plan_of(step), self.filled_mask());
-        let mut without = false;
-        for at in 0..notes {
-            let place = self.noted[at] as usize;
+        let mut from = 0;
+        self.yielded = self.plans[plan].rows.len();
+        while let Some(place) = self.noted.next(from) {
+            from = place + 1;
             let row = self.plans[plan].rows[place];
             let (slot, token) = (row.slot, self.outcome.tokens[place]);
             let r = &self.rows[slot.index()];
@@ -132,14 +109,17 @@ impl Engine {
                 self.credit_absent(&row, token)
             };
             if !yields {
-                self.tokens[place].index = 0;
-                without = true;
+                self.mark_barren(plan, place);
             }
             self.ending.extend(end.map(|reason| (row.id, reason)));
         }
-        if without {
-            self.tokens.retain(|event| event.index > 0);
-        }
+    }
+
+    /// A row of a plan turns out to yield nothing.
+    fn mark_barren(&mut self, plan: usize, place: usize) {
+        let row = &mut self.plans[plan].rows[place];
+        self.yielded -= usize::from(!row.barren);
+        row.barren = true;
     }
 
     /// Credits a token to a request that has lost its slot while the step was in flight: whether it has not
@@ -182,6 +162,38 @@ impl Engine {
             }
         }
     }
+}
+
+/// Credits the tokens of as many rows as a word has bits, and notes those that yield none, or what may be a
+/// stop token. A loop of its own, out of line and without calls, whose few words stay in registers.
+#[inline(never)]
+fn credit(
+    planned: &[Row],
+    tokens: &[u32],
+    stamp: u8,
+    rows: &mut [Resident],
+    sieves: &[StopSieve],
+    outputs: &mut Outputs,
+) -> u64 {
+    // As many as residents: one check of the bounds does for both.
+    let sieves = &sieves[..rows.len()];
+    let mut noted = 0;
+    for (bit, (row, &token)) in planned.iter().zip(tokens).enumerate() {
+        let r = &mut rows[row.slot.index()];
+        let yields = r.id == row.id && row.samples;
+        if yields {
+            // A later step may yield its next input by now.
+            if r.awaits == stamp {
+                (r.input, r.awaits) = (token, 0);
+            }
+            if r.stores {
+                outputs.put(row.slot, row.generated, token);
+            }
+        }
+        // No branch: which rows these are, nothing foretells.
+        noted |= u64::from(!yields | sieves[row.slot.index()].holds(token)) << bit;
+    }
+    noted
 }
 
 /// Why a request ends with the token of this row, if it does.

@@ -1,6 +1,7 @@
 //! The waiting jobs as a policy sees them: the groups of the queue, with cached prefixes looked up
 //! again only for the jobs that a pass comes to.
 
+use super::NOBODY;
 use crate::config::Config;
 use crate::ids::GroupId;
 use crate::kv::{BlockHash, Kv};
@@ -32,21 +33,18 @@ pub(super) fn job(s: &Sequence) -> Job {
     }
 }
 
-/// The hashes of the full blocks of a prompt that a cache may know, from the first on. At least one
-/// token is left to compute, since only computing yields a token.
-pub(super) fn prompt_hashes(prompt: &Prompt, block_size: Tokens) -> impl Iterator<Item = BlockHash> + '_ {
-    let size = block_size.0;
-    let blocks = prompt.len().0.saturating_sub(1) / size;
-    let mut chain = BlockHash::ROOT;
-    (0..blocks).map_while(move |block| match prompt {
+/// The hash of a full block of a prompt behind `chain`, if a cache may know it. At least one token is left to
+/// compute, since only computing yields a token.
+fn prompt_hash(prompt: &Prompt, block: u32, chain: BlockHash, block_size: Tokens) -> Option<BlockHash> {
+    let (start, end) = (block * block_size.0, (block + 1) * block_size.0);
+    if end >= prompt.len().0 {
+        return None;
+    }
+    match prompt {
         Prompt::Length(_) => None,
-        Prompt::Tokens(ids) => {
-            let start = (block * size) as usize;
-            chain = chain.chain(&ids[start..start + size as usize], &[]);
-            Some(chain)
-        }
+        Prompt::Tokens(ids) => Some(chain.chain(&ids[start as usize..end as usize], &[])),
         Prompt::Content { .. } => content_hash(prompt, block, block_size),
-    })
+    }
 }
 
 /// The hash of one block of a prompt that is known by content ids.
@@ -56,16 +54,48 @@ pub(super) fn content_hash(prompt: &Prompt, block: u32, block_size: Tokens) -> O
     ids.get((block / per_id) as usize).map(|id| BlockHash::of_content(*id, block % per_id))
 }
 
-/// Looks up a sequence's prefix if the cache has changed since; true if the answer is another.
-pub(super) fn look_up(s: &mut Sequence, kv: &Kv, config: &Config) -> bool {
-    if !config.prefix_cache || s.looked_up == kv.epoch() || s.state != State::Waiting {
-        return false;
+/// The hashes of one prompt, as far as they were asked for: whoever stands first is looked up in every step until
+/// he is admitted, and then once more.
+pub(super) struct Hashes {
+    of: RequestId,
+    known: Vec<BlockHash>,
+}
+
+impl Hashes {
+    /// Of nobody, with room for prompts of so many blocks.
+    pub(super) fn new(blocks_max: Blocks) -> Self {
+        Self { of: NOBODY, known: Vec::with_capacity(blocks_max.0 as usize) }
     }
-    let (run, free) = kv.lookup(prompt_hashes(&s.request.prompt, config.block_size));
-    let cached = Tokens(run.0 * config.block_size.0);
+
+    /// Those of a sequence, from the first on; see [`prompt_hashes`].
+    pub(super) fn of<'a>(
+        &'a mut self,
+        s: &'a Sequence,
+        block_size: Tokens,
+    ) -> impl Iterator<Item = BlockHash> {
+        if self.of != s.id {
+            self.of = s.id;
+            self.known.clear();
+        }
+        (0..).map_while(move |block| {
+            if block as usize == self.known.len() {
+                let chain = self.known.last().copied().unwrap_or(BlockHash::ROOT);
+                self.known.push(prompt_hash(&s.request.prompt, block, chain, block_size)?);
+            }
+            Some(self.known[block as usize])
+        })
+    }
+}
+
+/// Looks up a sequence's prefix if the cache has changed since.
+pub(super) fn look_up(s: &mut Sequence, kv: &Kv, config: &Config, hashes: &mut Hashes) {
+    if !config.prefix_cache || s.looked_up == kv.epoch() || s.state != State::Waiting {
+        return;
+    }
+    let (run, free) = kv.lookup(hashes.of(s, config.block_size));
+    s.cached = Tokens(run.0 * config.block_size.0);
     s.looked_up = kv.epoch();
     s.cached_free = free;
-    std::mem::replace(&mut s.cached, cached) != cached
 }
 
 /// See the module.
@@ -75,6 +105,7 @@ pub(super) struct QueueView<'a> {
     /// Which jobs this decision has taken, by their place in the table.
     pub taken: &'a mut Vec<RequestId>,
     pub kv: &'a Kv,
+    pub hashes: &'a mut Hashes,
     pub config: &'a Config,
     pub len: usize,
 }
@@ -82,7 +113,7 @@ pub(super) struct QueueView<'a> {
 impl QueueView<'_> {
     fn candidate(&mut self, head: &Head) -> Candidate {
         let s = self.live[head.id.index()].as_mut().expect("whoever waits is alive");
-        look_up(s, self.kv, self.config);
+        look_up(s, self.kv, self.config, self.hashes);
         Candidate { job: job(s), group: head.group, key: head.key, headroom: head.headroom }
     }
 }

@@ -94,9 +94,10 @@ pub struct Reservation<'kv> {
 impl Reservation<'_> {
     /// Appends the reserved blocks to a row.
     pub fn append(self, slot: Slot) {
-        let free = self.blocks.0.min(self.kv.pool.free());
-        self.kv.append_many(slot, free);
-        for _ in free..self.blocks.0 {
+        // One block, as decodes come to lack, needs no loop.
+        let at_once = if self.blocks.0 > 1 { self.blocks.0.min(self.kv.pool.free()) } else { 0 };
+        self.kv.append_many(slot, at_once);
+        for _ in at_once..self.blocks.0 {
             self.kv.append_free(slot);
         }
         self.kv.debug_check();
@@ -345,6 +346,9 @@ impl Kv {
 
     /// Appends free blocks to a row at once, as nearly all blocks come; the cache keeps its own.
     fn append_many(&mut self, slot: Slot, count: u32) {
+        if count == 0 {
+            return;
+        }
         let len = self.lens[slot.index()];
         self.lens[slot.index()] = len + count;
         let start = slot.index() * self.row_max + len as usize;

@@ -25,9 +25,10 @@ impl BlockHash {
     pub fn chain(self, head: &[u32], tail: &[u32]) -> Self {
         let (mut low, mut high) = (self.0 as u64, (self.0 >> 64) as u64);
         let mut mix = |quad: [u32; 4]| {
+            // As they lie in memory: two loads.
             let (a, b) = (
-                u64::from(quad[0]) << 32 | u64::from(quad[1]),
-                u64::from(quad[2]) << 32 | u64::from(quad[3]),
+                u64::from(quad[0]) | u64::from(quad[1]) << 32,
+                u64::from(quad[2]) | u64::from(quad[3]) << 32,
             );
             low = fold(low ^ a ^ KEYS[0], b ^ KEYS[1]).wrapping_add(high);
             high = fold(high ^ b ^ KEYS[2], a ^ KEYS[3]) ^ low.rotate_left(17);
@@ -183,9 +184,18 @@ impl PrefixCache {
         }
         let block = BlockId(self.oldest);
         self.unlist(block);
-        self.remove(self.blocks[block.index()].hash);
-        self.blocks[block.index()].hash = 0;
+        self.remove(block);
+        self.fetch_next();
         Some(block)
+    }
+
+    /// Reads what giving up the next block will touch, which has been cold for as long as that block was unused,
+    /// so that it is on its way by then.
+    fn fetch_next(&self) {
+        if let Some(next) = self.blocks.get(self.oldest as usize) {
+            std::hint::black_box(self.map[self.home(next.hash as u32)].block);
+            std::hint::black_box(self.blocks.get(next.after as usize).map(|known| known.before));
+        }
     }
 
     /// Where a hash is, or where it would go.
@@ -208,10 +218,13 @@ impl PrefixCache {
         block == NONE || tag == hash as u32 && self.blocks[block as usize].hash == hash
     }
 
-    /// Removes a hash and moves back what it had pushed on, so that no tombstone remains.
-    fn remove(&mut self, hash: u128) {
-        let mut hole = self.place(hash);
-        debug_assert_ne!(self.map[hole].block, NONE);
+    /// Removes a published block and moves back what it had pushed on, so that no tombstone remains.
+    fn remove(&mut self, block: BlockId) {
+        let hash = std::mem::take(&mut self.blocks[block.index()].hash);
+        let mut hole = self.home(hash as u32);
+        while self.map[hole].block != block.0 {
+            hole = (hole + 1) & self.mask;
+        }
         let mut next = (hole + 1) & self.mask;
         while self.map[next].block != NONE {
             let home = self.home(self.map[next].tag);

@@ -23,12 +23,13 @@ pub use write::Recorder;
 use crate::budget::PowerBudget;
 use crate::config::Config;
 use crate::cost::{CostModel, Profile};
+use crate::engine::Yields;
 use crate::error::{ConfigError, ProfileError, StepError};
 use crate::exec::StepOutcome;
 use crate::prng::mix;
 use crate::request::{FinishReason, Request, RequestId};
+use crate::sched::Decision;
 use crate::sched::order::PolicyError;
-use crate::sched::{Decision, TokenEvent};
 use crate::units::{Nanos, Tokens};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
@@ -214,7 +215,7 @@ impl Digest {
     }
 
     /// Of what came out of a step and of what was made of it.
-    pub fn of_outcome(outcome: &StepOutcome, credited: &[TokenEvent]) -> Self {
+    pub fn of_outcome(outcome: &StepOutcome, credited: Yields<'_>) -> Self {
         let mut digest = Self::EMPTY;
         let sizes = [outcome.tokens.len() as u64, outcome.failed.len() as u64, credited.len() as u64];
         let head = [outcome.started.0, outcome.finished.0, outcome.energy.0];

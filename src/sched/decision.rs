@@ -288,3 +288,18 @@ impl fmt::Display for Decision {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_left_once_a_step_steady_or_not() {
+        let mut left = Left::new(2);
+        left.steady.set(Slot(0), true);
+        assert!(left.take(Slot(0), 1) && !left.take(Slot(0), 1), "it was steady");
+        assert!(!left.steady.contains(Slot(0)), "whoever is taken is steady no more");
+        assert!(left.take(Slot(1), 1) && !left.take(Slot(1), 1), "it was not");
+        assert!(left.take(Slot(0), 2) && left.take(Slot(1), 2), "another step is another matter");
+    }
+}

@@ -30,6 +30,7 @@ use crate::ids::{Places, Slot};
 pub use crate::request::Oracle;
 use crate::request::{FinishReason, RequestId};
 use crate::units::{Nanos, Tokens};
+use std::fmt;
 
 /// A resident's place in the order, and how long it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +86,12 @@ pub struct TokenEvent {
     pub token: u32,
 }
 
+/// The tokens that a step yielded.
+pub trait Yielded: fmt::Debug {
+    /// Visits each of them, in the order of the step's rows.
+    fn each(&self, visit: &mut dyn FnMut(&TokenEvent));
+}
+
 /// What a policy learns, it learns here.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
@@ -93,7 +100,7 @@ pub enum Event<'a> {
     /// A job became resident.
     Admitted(&'a Job),
     /// Tokens came out of a step.
-    Tokens(&'a [TokenEvent]),
+    Tokens(&'a dyn Yielded),
     /// A resident was evicted and waits again.
     Evicted(&'a Job, Restore),
     /// A request ended.

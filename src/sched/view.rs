@@ -97,7 +97,7 @@ pub struct Resident {
     pub blocks: u32,
     /// The policy is asked for a new rank once `generated` reaches this.
     pub rerank_at: u32,
-    /// Its next turn: at so many `computed` tokens it ends, asks for a rank or lacks a block; zero unless it is
+    /// Its next turn: at so many `computed` tokens it ends, asks for a rank or fills a block; zero unless it is
     /// [steady](View::steady). One comparison per decode stands for all three.
     pub(crate) turn_at: u32,
     /// The input of its next decode: a token, or a row of the step whose token it awaits.
@@ -143,7 +143,8 @@ impl Resident {
         let steady = self.ready() && self.decodes() && self.has_room(1, block_shift);
         // A decode that has `generated` tokens behind it has computed all but the last one.
         let last = self.prompt.saturating_add(self.max_tokens.min(self.rerank_at)) - 1;
-        self.turn_at = if steady { last.min(self.blocks << block_shift) } else { 0 };
+        let filled = ((self.computed >> block_shift) + 1) << block_shift;
+        self.turn_at = if steady { last.min(filled) } else { 0 };
         steady
     }
 

@@ -99,11 +99,8 @@ fn run_prefills(view: &View<'_>, draft: &mut Draft<'_>, prefills: &[Slot]) {
 
 /// Admits waiting jobs in order until the first that does not fit.
 pub(super) fn admit_in_order(view: &mut View<'_>, draft: &mut Draft<'_>, admission: Admission) {
-    while draft.tokens > 0 && draft.seqs > 0 {
-        let Some(candidate) = view.waiting.peek() else { return };
-        if residents(view, draft) >= view.config.max_num_seqs || !draft.fits(view, &candidate, admission) {
-            return;
-        }
+    while draft.tokens > 0 && draft.seqs > 0 && residents(view, draft) < view.config.max_num_seqs {
+        let Some(candidate) = view.waiting.peek().filter(|c| draft.fits(view, c, admission)) else { return };
         draft.admit(view, &candidate, admission, Reason::Order);
     }
 }

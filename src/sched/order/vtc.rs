@@ -165,7 +165,7 @@ impl Policy for Vtc {
                 }
             }
             Event::Finished(job, ..) => self.leave(job.id),
-            Event::Tokens(tokens) => tokens.iter().for_each(|token| self.pay(token.id)),
+            Event::Tokens(tokens) => tokens.each(&mut |token| self.pay(token.id)),
             _ => {}
         }
     }
