@@ -1,18 +1,15 @@
-//! Apply and plan: a checked decision changes the state, and becomes flat arrays.
+//! Apply: a checked decision changes the state.
 
-use super::outputs::Outputs;
-use super::rowset::{RowSet, WORD};
 use super::waiting::job;
 use super::{Engine, Published};
-use crate::batch::{BatchPlan, History, Input, Opened, Row, Source};
+use crate::batch::{History, Opened};
 use crate::config::SwapMode;
-use crate::cost::BatchShape;
 use crate::ids::Slot;
 use crate::kv::HostSpan;
 use crate::request::{Prompt, RequestId};
-use crate::sched::{Admit, Event, Evict, Job, Phase, Rank, Reason, Resident, Restore, Run};
+use crate::sched::{Admit, Event, Evict, Job, Phase, Rank, Reason, Resident, Restore};
 use crate::sequence::Sequence;
-use crate::units::{Blocks, Nanos, Tokens};
+use crate::units::{Blocks, Tokens};
 
 impl Engine {
     /// Carries out a decision: evictions first, then prefixes are pinned, then tables grow, so that no
@@ -171,58 +168,6 @@ impl Engine {
         self.policy.rank(&Job { mark, ..job(sequence) })
     }
 
-    /// Writes the plan, and moves every row on as if the step had been done.
-    pub(super) fn plan(&mut self, now: Nanos) {
-        let place = self.plan_of(self.step);
-        let Self { plans, decision, rows, user_data, live, outputs, turns, kv, .. } = self;
-        let plan = &mut plans[place];
-        plan.decided = now;
-        plan.pause = decision.pause.map_or(Nanos::ZERO, |p| p.span);
-        kv.take_deltas(&mut plan.tables);
-        // Every row is written whole, so that old ones need not be cleared first.
-        plan.rows.resize(decision.rows(), Row::default());
-        let BatchPlan { rows: planned, token_ids, shape, .. } = plan;
-        let turns = &mut turns[place];
-        turns.clear();
-        let mut writer = Writer { live, outputs, token_ids, shape, stamp: Resident::stamp(self.step) };
-        let admitted = decision.admit.iter().filter(|a| a.tokens > 0).map(|admit| {
-            let sequence = live[admit.id.index()].as_ref();
-            let slot = sequence.and_then(Sequence::slot).expect("it was admitted just now");
-            (slot, admit.tokens)
-        });
-        let (running, joining) = planned.split_at_mut(decision.run.len());
-        let mut context = writer.run(&decision.run, rows, user_data, running, turns);
-        for (at, ((slot, tokens), row)) in (decision.run.len()..).zip(admitted.zip(joining)) {
-            let (r, user_data) = (&mut rows[slot.index()], user_data[slot.index()]);
-            context += writer.write(at as u32, slot, tokens, r, user_data, row);
-            turns.insert(at);
-        }
-        writer.finish(planned.len() as u32, context);
-        self.take_turns(place);
-    }
-
-    /// The rows that come to their turn with a plan, from the last on.
-    fn take_turns(&mut self, plan: usize) {
-        let mut end = self.plans[plan].rows.len();
-        while let Some(at) = self.turns[plan].last(end) {
-            self.take_turn(self.plans[plan].rows[at].slot);
-            end = at;
-        }
-    }
-
-    /// A row has come to its turn: it may have its last token in flight, ask for a new rank, lack a block from
-    /// now on, or have prefilled.
-    fn take_turn(&mut self, slot: Slot) {
-        let row = &mut self.rows[slot.index()];
-        if row.generated >= row.max_tokens {
-            row.phase = Phase::Ending;
-        }
-        if row.generated >= row.rerank_at && row.awaits == Resident::stamp(self.step) {
-            self.rerank_resident(slot);
-        }
-        self.turn_again(slot);
-    }
-
     /// Asks the policy for a resident's rank again.
     pub(super) fn rerank_resident(&mut self, slot: Slot) {
         let Resident { id, generated, mark, .. } = self.rows[slot.index()];
@@ -251,155 +196,4 @@ fn history(sequence: &Sequence, into: &mut Vec<u32>) -> History {
     into.extend_from_slice(prompt);
     into.extend_from_slice(&sequence.output);
     History { start, prompt: prompt.len() as u32, output: sequence.output.len() as u32 }
-}
-
-/// What [`decode`] has done.
-struct Decoded {
-    /// Rows that it wrote.
-    rows: usize,
-    /// Tokens in their caches.
-    context: u64,
-    /// One bit for each that comes to its turn.
-    turns: u64,
-}
-
-/// Writes steady rows up to the first that is not, at most as many as a word has bits; they are the plan's from
-/// `first` on. Nearly every row is steady: it touches its own line and the plan, nothing else. A loop of its own,
-/// out of line and without calls, whose few words stay in registers.
-#[inline(never)]
-fn decode(
-    first: u32,
-    stamp: u8,
-    runs: &[Run],
-    rows: &mut [Resident],
-    user_data: &[u64],
-    planned: &mut [Row],
-) -> Decoded {
-    // As many as residents: one check of the bounds does for both.
-    let user_data = &user_data[..rows.len()];
-    let mut done = Decoded { rows: 0, context: 0, turns: 0 };
-    for (run, row) in runs.iter().zip(planned) {
-        let slot = run.slot;
-        let r = &mut rows[slot.index()];
-        if r.computed >= r.turn_at {
-            break;
-        }
-        *row = Row {
-            id: r.id,
-            user_data: user_data[slot.index()],
-            slot,
-            position: r.computed,
-            tokens: 1,
-            generated: r.generated,
-            word: r.input,
-            source: if r.awaits == 0 { Source::Id } else { Source::FromStep },
-            samples: true,
-            barren: false,
-        };
-        r.computed += 1;
-        r.generated += 1;
-        r.parked = false;
-        (r.input, r.awaits) = (first + done.rows as u32, stamp);
-        done.context += u64::from(r.computed);
-        // No branch: which rows these are, nothing foretells.
-        done.turns |= u64::from(r.computed == r.turn_at) << done.rows;
-        done.rows += 1;
-    }
-    done
-}
-
-/// Writes the rows of a plan.
-struct Writer<'e> {
-    live: &'e [Option<Sequence>],
-    outputs: &'e Outputs,
-    token_ids: &'e mut Vec<u32>,
-    shape: &'e mut BatchShape,
-    /// The step's.
-    stamp: u8,
-}
-
-impl Writer<'_> {
-    /// Writes the rows of the residents that run, and returns how many tokens are in the caches of those that
-    /// decode; `turns` gets those that come to their turn.
-    fn run(
-        &mut self,
-        runs: &[Run],
-        rows: &mut [Resident],
-        user_data: &[u64],
-        planned: &mut [Row],
-        turns: &mut RowSet,
-    ) -> u64 {
-        let (mut context, mut at) = (0, 0);
-        while at < runs.len() {
-            // To the end of a word of the set.
-            let end = runs.len().min((at / WORD + 1) * WORD);
-            let (runs, planned) = (&runs[at..end], &mut planned[at..end]);
-            let done = decode(at as u32, self.stamp, runs, rows, user_data, planned);
-            context += done.context;
-            turns.words()[at / WORD] |= done.turns << (at % WORD);
-            if let Some(run) = runs.get(done.rows) {
-                let (slot, place) = (run.slot.index(), at + done.rows);
-                let (r, row) = (&mut rows[slot], &mut planned[done.rows]);
-                context += self.write(place as u32, run.slot, run.tokens, r, user_data[slot], row);
-                turns.insert(place);
-                at += 1;
-            }
-            at += done.rows;
-        }
-        context
-    }
-
-    /// Writes any row, whose turn it is: a prefill chunk, what is computed again after an eviction, or a decode
-    /// whose rank never holds. Returns how many tokens are in its cache if it decodes.
-    fn write(
-        &mut self,
-        at: u32,
-        slot: Slot,
-        tokens: u32,
-        r: &mut Resident,
-        user_data: u64,
-        row: &mut Row,
-    ) -> u64 {
-        let (decodes, samples) = (r.decodes(), tokens == r.missing());
-        let input = match r.awaits {
-            0 if decodes => Input::Id(r.input),
-            _ if decodes => Input::FromStep(r.input),
-            _ if r.stores => self.list(slot, r, tokens),
-            _ => Input::Unknown,
-        };
-        let (position, generated) = (r.computed, r.generated);
-        *row = Row { id: r.id, user_data, slot, position, tokens, generated, samples, ..Row::default() }
-            .with_input(input);
-        if !decodes {
-            self.shape.add_chunk(tokens, r.computed);
-        }
-        r.computed += tokens;
-        r.parked = false;
-        if samples {
-            r.generated += 1;
-            (r.input, r.awaits) = (at, self.stamp);
-        }
-        if decodes { u64::from(r.computed) } else { 0 }
-    }
-
-    /// Lists the next tokens of a row, which are known and stored.
-    fn list(&mut self, slot: Slot, r: &Resident, tokens: u32) -> Input {
-        let start = self.token_ids.len() as u32;
-        let prompt = &self.live[r.id.index()].as_ref().expect("a resident is alive").request.prompt;
-        let range = r.computed as usize..(r.computed + tokens) as usize;
-        let known = prompt.span(self.outputs.of(slot, r.delivered()), range);
-        let (head, tail) = known.expect("known tokens are stored");
-        self.token_ids.extend_from_slice(head);
-        self.token_ids.extend_from_slice(tail);
-        Input::Ids(start)
-    }
-
-    /// Completes the sums: every row that is not a chunk is a decode.
-    fn finish(self, rows: u32, context: u64) {
-        let decodes = rows - self.shape.rows;
-        self.shape.rows = rows;
-        self.shape.tokens += decodes;
-        self.shape.decodes = decodes;
-        self.shape.decode_context = context;
-    }
 }

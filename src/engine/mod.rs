@@ -7,6 +7,7 @@
 
 mod apply;
 mod outputs;
+mod plan;
 mod rowset;
 mod settle;
 mod waiting;
