@@ -26,7 +26,7 @@
 //! | decide | fill a decision | [`sched::Policy::decide`]; by default [`sched::walk`] |
 //! | check | prove the decision against the view, before anything changes | [`sched::Decision::check`] |
 //! | apply | move sequences and blocks as decided | `engine/apply.rs`, `Engine::apply` |
-//! | plan | write the step in the kernels' words | `engine/apply.rs`, `Engine::plan`, into a [`batch::BatchPlan`] |
+//! | plan | write the step in the kernels' words | `engine/plan.rs`, `Engine::plan`, into a [`batch::BatchPlan`] |
 //! | execute | submit the plan | `Engine::execute`, to an [`exec::Executor`] |
 //! | settle | wait for the oldest step, deliver its tokens, end what ended, free what it held | `engine/settle.rs` |
 //!
