@@ -173,6 +173,12 @@ impl Cell {
         matches!(self.work, Work::Public(public) if !public.untimed)
     }
 
+    /// Whether it is one of the 44.
+    pub fn is_of_the_lab(&self) -> bool {
+        let pair = (self.profile, self.work, self.arrivals);
+        LAB.contains(&pair) && LOADS.contains(&self.load)
+    }
+
     /// The files of which one is needed, if none is in `folder`.
     pub fn missing(&self, folder: &Path) -> Option<&'static [&'static str]> {
         match self.work {

@@ -9,6 +9,7 @@
 //! host is in a result: the same build gives the same bytes.
 
 pub mod arms;
+mod bars;
 pub mod cache;
 pub mod cells;
 pub mod document;

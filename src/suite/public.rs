@@ -1,11 +1,10 @@
 //! The public suite: every arm on every cell, the bars that the product must clear, and where it loses.
 
 use super::arms::{Arm, Headroom, OWN, arms};
+use super::bars::scoreboards;
 use super::cells::Cell;
 use super::document::{Document, Section};
-use super::measures::{
-    Measure, PUBLIC, Runs, Seeds, TOK_S, TPOT_P99, TTFT_P95, TTLT_MEAN, TTLT_P95, TTLT_P99,
-};
+use super::measures::{Measure, PUBLIC, Runs, Seeds};
 use super::run::{Job, Results};
 use super::stats::Spread;
 use super::{Suite, SuiteError};
@@ -52,7 +51,7 @@ impl Suite for Public {
         let mut sections = Vec::new();
         for (headroom, arms) in &self.tables {
             let table = Table { cells: &self.cells, arms, runs };
-            sections.push(table.scoreboard(*headroom));
+            sections.extend(scoreboards(table, *headroom));
             sections.push(table.losses(*headroom));
             if Some(*headroom) == self.tables.first().map(|t| t.0) {
                 sections.extend(table.gallery());
@@ -127,72 +126,9 @@ pub fn ratio(v: f64) -> String {
     }
 }
 
-/// A bar: the subject's measure over a rival's may be at most, or at least, so much.
-struct Bar {
-    measure: Measure,
-    rival: &'static str,
-    limit: f64,
-}
-
-const BARS: [Bar; 6] = [
-    Bar { measure: TTLT_P99, rival: "fcfs", limit: 1.01 },
-    Bar { measure: TTLT_P95, rival: "fcfs", limit: 1.01 },
-    Bar { measure: TTLT_MEAN, rival: "fcfs", limit: 1.0 },
-    Bar { measure: TTFT_P95, rival: "las", limit: 1.02 },
-    Bar { measure: TPOT_P99, rival: "uniboost", limit: 1.05 },
-    Bar { measure: TOK_S, rival: "fcfs", limit: 0.995 },
-];
-
-impl Bar {
-    fn title(&self, subject: &str) -> String {
-        let sign = if self.measure.more { "≥" } else { "≤" };
-        format!("{subject} {} {sign} {} × {}", self.measure.name, self.limit, self.rival)
-    }
-
-    /// How far above the bar a ratio is: above one if it is not met. Ratios count to three digits.
-    fn excess(&self, ratio: f64) -> f64 {
-        let ratio = (ratio * 1e3).round() / 1e3;
-        if self.measure.more { self.limit / ratio } else { ratio / self.limit }
-    }
-}
-
 impl<'a> Table<'a> {
-    fn scoreboard(self, headroom: Headroom) -> Section {
-        let section = Section::new(format!("Scoreboard, {}", headroom.title()));
-        let Some(subject) = self.subject() else { return section };
-        let header = ["bar", "met", "of", "median ratio", "worst ratio", "worst cell"];
-        let rows = BARS.iter().map(|bar| self.bar(bar, subject)).collect();
-        let text = "Cells in which the geometric mean of paired ratios clears the bar; ratios count to three \
-                    digits.";
-        section.text(text).table(header, rows)
-    }
-
-    fn bar(self, bar: &Bar, subject: &Arm) -> Vec<String> {
-        let title = bar.title(&subject.name);
-        let Some(rival) = self.arm(bar.rival) else {
-            return vec![title, "–".into(), "–".into(), format!("no arm {}", bar.rival)];
-        };
-        let ratio_in = |cell: &'a Cell| {
-            let ratio = self.runs.ratio(cell, subject, rival, bar.measure)?;
-            Some((bar.excess(ratio.mean), ratio.mean, cell))
-        };
-        let mut all: Vec<(f64, f64, &Cell)> = self.cells.iter().filter_map(ratio_in).collect();
-        all.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let met = all.iter().filter(|(excess, ..)| *excess <= 1.0).count();
-        let Some((_, worst, cell)) = all.last() else { return vec![title] };
-        let median = all[all.len() / 2].1;
-        let name = cell.name();
-        vec![
-            title,
-            met.to_string(),
-            all.len().to_string(),
-            format!("{median:.3}"),
-            format!("{worst:.3}"),
-            name,
-        ]
-    }
-
-    fn arm(self, name: &str) -> Option<&'a Arm> {
+    /// The arm of a name, or else of a policy.
+    pub fn arm(self, name: &str) -> Option<&'a Arm> {
         let named = |arm: &&Arm| arm.name == name;
         self.arms
             .iter()

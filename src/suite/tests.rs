@@ -61,6 +61,27 @@ fn a_loss_is_told_with_its_seconds() {
 }
 
 #[test]
+fn cells_of_the_lab_and_others_have_their_own_bars() {
+    let other = Cell { work: Work::Public(super::cells::ARXIV), ..tiny(0.99) };
+    let suite =
+        Public::new(vec![tiny(0.9), other], &["fcfs", "las", "srpt"], &[Headroom::AsPublished], 1).unwrap();
+    let seconds = |job: &Job| if job.policy == "srpt" { 1.015 } else { 1.0 };
+    let results = Results::made(suite.jobs().into_iter().map(|job| (job.clone(), made(seconds(&job)))));
+    let text = suite.document(&results).text();
+    let words: Vec<String> =
+        text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let row = |start: &str| words.iter().find(|line| line.starts_with(start)).expect(start).as_str();
+    let of_the_lab = "a100-llama-3-8b mix-05 poisson 0.9 1.015 ! 1.015 ! 1.015 ! 1.015 – 1.000";
+    assert_eq!(row("a100-llama-3-8b mix-05 poisson 0.9 1.015"), of_the_lab);
+    let beyond = "a100-llama-3-8b arxiv poisson 0.99 1.015 1.015 –";
+    assert_eq!(
+        row("a100-llama-3-8b arxiv poisson 0.99 1.015"),
+        beyond,
+        "the limits are wider, and no load above 0.9"
+    );
+}
+
+#[test]
 fn a_page_draws_it_without_network() {
     let (suite, results) = made_up();
     let page = html(&suite.document(&results));
