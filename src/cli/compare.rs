@@ -1,6 +1,7 @@
 //! `flyball compare`: policies × loads × seeds on all cores, with paired seeds.
 
 use super::CliError;
+use super::capacities::{CacheArgs, Capacities};
 use super::output::{self, Outputs};
 use super::suite::{self, SuiteArgs, Wishes};
 use super::workload::{Workload, WorkloadArgs};
@@ -41,6 +42,8 @@ pub(super) struct CompareArgs {
     workload: WorkloadArgs,
     #[command(flatten)]
     outputs: Outputs,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// The file of `--json`.
@@ -66,7 +69,7 @@ const SEEDS: u64 = 3;
 pub(super) fn run(mut args: CompareArgs) -> Result<(), CliError> {
     if let Some(suite) = args.suite.suite {
         let wishes = Wishes { policies: &args.policies, seeds: args.seeds, outputs: &args.outputs };
-        return suite::run(suite, &args.suite, &wishes);
+        return suite::run(suite, &args.suite, &args.cache, &wishes);
     }
     if args.policies.is_empty() {
         args.policies = POLICIES.map(str::to_owned).to_vec();
@@ -102,6 +105,7 @@ pub(super) fn run(mut args: CompareArgs) -> Result<(), CliError> {
 fn grid(args: &CompareArgs, cells: &[(Option<f64>, u64)]) -> Result<Vec<Done>, CliError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(cells.len());
     let next = AtomicUsize::new(0);
+    let capacities = Capacities::new(args.cache.open()?);
     let done = Mutex::new(Ok(Vec::new()));
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} runs, {eta} left");
     let bar = ProgressBar::new((cells.len() * args.policies.len()) as u64)
@@ -111,7 +115,7 @@ fn grid(args: &CompareArgs, cells: &[(Option<f64>, u64)]) -> Result<Vec<Done>, C
             scope.spawn(|| {
                 while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let at = cells.iter().position(|c| std::ptr::eq(c, cell)).expect("it is one of them");
-                    let runs = run_cell(args, at, *cell, &bar);
+                    let runs = run_cell(args, at, *cell, &capacities, &bar);
                     let mut done = done.lock().expect("no thread panics while it adds its runs");
                     match (runs, &mut *done) {
                         (Ok(runs), Ok(all)) => all.extend(runs),
@@ -130,9 +134,10 @@ fn run_cell(
     args: &CompareArgs,
     cell: usize,
     (load, seed): (Option<f64>, u64),
+    capacities: &Capacities,
     bar: &ProgressBar,
 ) -> Result<Vec<Done>, CliError> {
-    let workload: Workload = args.workload.compare(load, seed)?;
+    let workload: Workload = args.workload.compare(load, seed, capacities)?;
     let run = |(policy, name): (usize, &String)| {
         let setup = Setup { policy: name.clone(), ..workload.setup.clone() };
         let outcome = simulate(&setup, &workload.arrivals, &mut ())?;

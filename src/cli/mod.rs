@@ -10,6 +10,7 @@ macro_rules! say {
     }};
 }
 
+mod capacities;
 mod compare;
 pub mod doctor;
 mod output;

@@ -1,6 +1,7 @@
 //! `flyball replay`: one trace under one policy.
 
 use super::CliError;
+use super::capacities::{CacheArgs, Capacities};
 use super::output::{self, Outputs};
 use super::records::RecordArgs;
 use super::workload::WorkloadArgs;
@@ -33,6 +34,8 @@ pub(super) struct ReplayArgs {
     #[command(flatten)]
     outputs: Outputs,
     #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
     records: RecordArgs,
 }
 
@@ -40,7 +43,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
     if args.records.replays() {
         return args.records.replay();
     }
-    let workload = args.workload.replay(args.seed)?;
+    let workload = args.workload.replay(args.seed, &Capacities::new(args.cache.open()?))?;
     output::warn_skipped(&workload);
     let setup = Setup { policy: args.policy.clone(), ..workload.setup.clone() };
     let mut progress = Progress::new(workload.arrivals.len());

@@ -1,11 +1,12 @@
 //! `flyball compare --suite`: published comparisons, run again.
 
 use super::CliError;
+use super::capacities::CacheArgs;
 use super::output::Outputs;
 use crate::clock::{Clock, MonotonicClock};
 use crate::suite::Suite;
 use crate::suite::arms::{self, Headroom};
-use crate::suite::cache::{self, Cache};
+use crate::suite::cache;
 use crate::suite::cells::{self, Cell};
 use crate::suite::document::Section;
 use crate::suite::fragility::{self, Fragility};
@@ -49,12 +50,6 @@ pub(super) struct SuiteArgs {
     /// The folder of public traces.
     #[arg(long, value_name = "DIR", default_value = "../shared/traces", help_heading = "Suites")]
     traces: PathBuf,
-    /// Keep results here, and go on from those that are there.
-    #[arg(long, value_name = "DIR", default_value = "target/flyball-suite", help_heading = "Suites")]
-    cache: PathBuf,
-    /// Take results that another build has made.
-    #[arg(long, requires = "suite", help_heading = "Suites")]
-    reuse: bool,
     /// Leave each policy its own headroom; otherwise rivals are shown with 2 % as well.
     #[arg(long, requires = "suite", help_heading = "Suites")]
     as_published: bool,
@@ -74,6 +69,8 @@ const FLAGS_OF_ONE_WORKLOAD: [&str; 10] = [
     "max_num_seqs",
 ];
 
+/// Where results are kept, if no folder is named.
+const CACHE: &str = "target/flyball-suite";
 /// Requests of a quick run.
 const QUICK_REQUESTS: usize = 2_500;
 /// Seeds of a quick run.
@@ -88,11 +85,16 @@ pub(super) struct Wishes<'a> {
     pub outputs: &'a Outputs,
 }
 
-pub(super) fn run(name: Name, args: &SuiteArgs, wishes: &Wishes<'_>) -> Result<(), CliError> {
+pub(super) fn run(
+    name: Name,
+    args: &SuiteArgs,
+    cache: &CacheArgs,
+    wishes: &Wishes<'_>,
+) -> Result<(), CliError> {
     let clock = MonotonicClock::new();
     let (suite, absent) = suite(name, args, wishes)?;
     let jobs = suite.jobs();
-    let bench = bench(args)?;
+    let bench = bench(args, cache)?;
     let results = run_jobs(&bench, &jobs)?;
     let mut document = suite.document(&results);
     document.sections.extend(not_run(&absent));
@@ -112,6 +114,7 @@ pub(super) fn run(name: Name, args: &SuiteArgs, wishes: &Wishes<'_>) -> Result<(
             "fresh": results.fresh,
             "kept": results.kept,
             "of_other_builds": results.foreign,
+            "capacities_measured": results.measured,
         },
     }))
 }
@@ -196,9 +199,9 @@ fn headrooms(args: &SuiteArgs) -> &'static [Headroom] {
     }
 }
 
-fn bench(args: &SuiteArgs) -> Result<Bench, CliError> {
+fn bench(args: &SuiteArgs, cache: &CacheArgs) -> Result<Bench, CliError> {
     Ok(Bench {
-        cache: Cache::open(&args.cache, cache::build()?, args.reuse)?,
+        cache: cache.open_or(CACHE)?,
         traces: args.traces.clone(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     })
@@ -209,8 +212,8 @@ fn run_jobs(bench: &Bench, jobs: &[Job]) -> Result<Results, CliError> {
     let bar = ProgressBar::new(jobs.len() as u64).with_style(style.expect("the template is a constant"));
     let results = bench.run(jobs, &|| bar.inc(1))?;
     bar.finish_and_clear();
-    let Results { fresh, kept, foreign, .. } = &results;
-    eprintln!("{fresh} runs, {kept} taken from the cache");
+    let Results { fresh, kept, foreign, measured, .. } = &results;
+    eprintln!("{fresh} runs, {kept} taken from the cache; {measured} capacities measured");
     if *foreign > 0 {
         eprintln!("--reuse: {foreign} of them were made by another build");
     }

@@ -1,14 +1,17 @@
 //! The flags that name a machine and its work, and what they make: a setup and its arrivals.
 
 use super::CliError;
+use super::capacities::Capacities;
 use crate::config::{Config, Preempt, SwapMode};
 use crate::cost::{CostModel, Profile};
 use crate::metrics::TraceInfo;
 use crate::sim::{Arrival, Router, Setup, capacity};
+use crate::suite::run::key;
 use crate::suite::work::arrivals;
 use crate::trace::{Arrivals, Format, Mix, ReadOptions, Trace, synth};
 use crate::units::{Blocks, Nanos, Tokens};
 use clap::Args;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Requests of the built-in workload of `replay`.
@@ -129,13 +132,18 @@ impl WorkloadArgs {
     }
 
     /// What a replay runs: the trace as it is.
-    pub fn replay(&self, seed: u64) -> Result<Workload, CliError> {
+    pub fn replay(&self, seed: u64, capacities: &Capacities) -> Result<Workload, CliError> {
         let trace = self.open(seed, self.requests, DEFAULT_REQUESTS)?;
-        self.workload(trace, self.load(), seed)
+        self.workload(trace, self.load(), seed, capacities)
     }
 
     /// What seed `seed` of a comparison runs: a recorded trace starts elsewhere for each seed.
-    pub fn compare(&self, load: Option<f64>, seed: u64) -> Result<Workload, CliError> {
+    pub fn compare(
+        &self,
+        load: Option<f64>,
+        seed: u64,
+        capacities: &Capacities,
+    ) -> Result<Workload, CliError> {
         let mix = Mix::parse(&self.trace).is_ok();
         let mut trace = self.open(seed, self.requests.filter(|_| mix), COMPARE_REQUESTS)?;
         if !mix {
@@ -143,7 +151,7 @@ impl WorkloadArgs {
             let start = crate::prng::Prng::new(seed).split(0x0707).below(trace.rows.len() as u64);
             trace = trace.rotated(start as usize, requests);
         }
-        self.workload(trace, load, seed)
+        self.workload(trace, load, seed, capacities)
     }
 
     /// What the policy believes of the machine, for a record: the profile, the time of every step if
@@ -172,12 +180,20 @@ impl WorkloadArgs {
         Ok(Trace::open(Path::new(&self.trace), &options)?)
     }
 
-    fn workload(&self, mut trace: Trace, load: Option<f64>, seed: u64) -> Result<Workload, CliError> {
+    fn workload(
+        &self,
+        mut trace: Trace,
+        load: Option<f64>,
+        seed: u64,
+        capacities: &Capacities,
+    ) -> Result<Workload, CliError> {
         let profile = Profile::load(&self.profile)?;
         let setup = self.setup(&profile, &trace, seed);
         let mut scale = self.rate_scale.unwrap_or(1.0);
         if let Some(load) = load {
-            let rate = load * f64::from(self.gpus) * capacity(&setup, &arrivals(&trace))?;
+            let measure = || capacity(&setup, &arrivals(&trace));
+            let capacity = capacities.of(&self.capacity_key(&profile, &setup, &trace), measure)?;
+            let rate = load * f64::from(self.gpus) * capacity;
             scale = rate / trace.rate();
             trace.set_rate(rate);
         } else if scale != 1.0 {
@@ -197,6 +213,15 @@ impl WorkloadArgs {
             load,
             skipped: trace.skipped.first.iter().map(|r| format!("line {}: {}", r.line, r.reason)).collect(),
         })
+    }
+
+    /// Everything that determines the capacity, but the code.
+    fn capacity_key(&self, profile: &Profile, setup: &Setup, trace: &Trace) -> Value {
+        let mut key = key("capacity", profile, setup, trace, "fcfs");
+        key["max_tokens"] = json!(self.max_tokens);
+        key["host_step_us"] = json!(self.host_step_us);
+        key["constant_step_ms"] = json!(self.constant_step_ms);
+        key
     }
 
     fn setup(&self, profile: &Profile, trace: &Trace, seed: u64) -> Setup {

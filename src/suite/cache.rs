@@ -35,6 +35,18 @@ struct Entry<T> {
     result: T,
 }
 
+/// Where a result comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was made now.
+    Fresh,
+    /// It was there, made by this build or by another.
+    Kept {
+        /// Whether this build made it.
+        own: bool,
+    },
+}
+
 /// A result that was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found<T> {
@@ -73,6 +85,27 @@ impl Cache {
         let entry = Entry { schema, build, key: key.clone(), result };
         let text = serde_json::to_vec(&entry).expect("a result is plain data");
         Ok(replace(&self.path(key), |file| file.write_all(&text))?)
+    }
+
+    /// The result of `key` that is here and counts, or else the one that `make` makes, which is kept.
+    ///
+    /// # Errors
+    /// Of `make`, or of the file system.
+    pub fn get_or_make<T, E>(
+        &self,
+        key: &serde_json::Value,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<(T, Origin), SuiteError>
+    where
+        T: Serialize + DeserializeOwned,
+        SuiteError: From<E>,
+    {
+        if let Some(found) = self.get(key) {
+            return Ok((found.result, Origin::Kept { own: found.own }));
+        }
+        let result = make()?;
+        self.put(key, &result)?;
+        Ok((result, Origin::Fresh))
     }
 
     /// Where the result of `key` is.

@@ -4,11 +4,12 @@
 //! once. What is in the cache is not run again, so that a run which was killed goes on where it was.
 
 use super::SuiteError;
-use super::cache::Cache;
+use super::cache::{Cache, Origin};
 use super::cells::{Cell, Work};
 use super::figures::Figures;
 use super::work::{Prepared, arrivals, at_rates, prepare};
-use crate::sim::{Setup, capacity, simulate};
+use crate::cost::Profile;
+use crate::sim::{Setup, SimError, capacity, simulate};
 use crate::trace::Trace;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -46,6 +47,8 @@ pub struct Results {
     pub kept: usize,
     /// How many of those another build had made.
     pub foreign: usize,
+    /// How many capacities were measured now.
+    pub measured: usize,
 }
 
 impl Results {
@@ -70,9 +73,10 @@ impl Results {
         Self { figures, ..Self::default() }
     }
 
-    fn add(&mut self, id: Id, figures: Figures, origin: Origin) {
-        self.figures.insert(id, figures);
-        match origin {
+    fn add(&mut self, id: Id, ran: Ran) {
+        self.figures.insert(id, ran.figures);
+        self.measured += ran.measured;
+        match ran.origin {
             Origin::Fresh => self.fresh += 1,
             Origin::Kept { own } => {
                 self.kept += 1;
@@ -80,12 +84,6 @@ impl Results {
             }
         }
     }
-}
-
-/// Where a result comes from.
-enum Origin {
-    Fresh,
-    Kept { own: bool },
 }
 
 /// Where jobs are run.
@@ -112,6 +110,13 @@ struct Ready {
     capacities: Vec<f64>,
 }
 
+/// The figures of a job, where they come from, and the capacities that were measured for them.
+struct Ran {
+    figures: Figures,
+    origin: Origin,
+    measured: usize,
+}
+
 impl Bench {
     /// Runs `jobs`, each once, and calls `done` after each.
     ///
@@ -126,7 +131,7 @@ impl Bench {
                 let ran = self.job(job, group);
                 let mut all = results.lock().expect("no thread panics while it adds a result");
                 match (ran, &mut *all) {
-                    (Ok((figures, origin)), Ok(all)) => all.add(job.id(), figures, origin),
+                    (Ok(ran), Ok(all)) => all.add(job.id(), ran),
                     (Err(error), Ok(_)) => *all = Err(error),
                     (_, Err(_)) => return,
                 }
@@ -148,45 +153,43 @@ impl Bench {
         results.into_inner().expect("no thread panicked")
     }
 
-    fn job(&self, job: &Job, group: &Group) -> Result<(Figures, Origin), SuiteError> {
-        let ready = self.ready(group)?;
+    fn job(&self, job: &Job, group: &Group) -> Result<Ran, SuiteError> {
+        let (ready, measured) = self.ready(group)?;
         let rates: Vec<f64> = ready.capacities.iter().map(|c| job.cell.load * c).collect();
         let trace = at_rates(&ready.prepared.parts, &rates);
-        let key = key("run", &ready.prepared, &trace, &job.policy, job.seed);
-        if let Some(found) = self.cache.get(&key) {
-            return Ok((found.result, Origin::Kept { own: found.own }));
-        }
-        let setup = Setup { policy: job.policy.clone(), ..ready.prepared.setup.clone() };
-        let outcome = simulate(&setup, &arrivals(&trace), &mut ())?;
-        let split = job.cell.work == Work::LongAndShort;
-        let figures = Figures::of(&outcome, trace.rate(), split);
-        self.cache.put(&key, &figures)?;
-        Ok((figures, Origin::Fresh))
+        let key = key("run", &ready.prepared.profile, &ready.prepared.setup, &trace, &job.policy);
+        let (figures, origin) = self.cache.get_or_make(&key, || {
+            let setup = Setup { policy: job.policy.clone(), ..ready.prepared.setup.clone() };
+            let outcome = simulate(&setup, &arrivals(&trace), &mut ())?;
+            let split = job.cell.work == Work::LongAndShort;
+            Ok::<_, SimError>(Figures::of(&outcome, trace.rate(), split))
+        })?;
+        Ok(Ran { figures, origin, measured })
     }
 
-    fn ready(&self, group: &Group) -> Result<Arc<Ready>, SuiteError> {
+    /// What a group shares, and how many capacities were measured for it by this call.
+    fn ready(&self, group: &Group) -> Result<(Arc<Ready>, usize), SuiteError> {
         let mut ready = group.ready.lock().expect("no thread panics while it prepares");
         if let Some(ready) = &*ready {
-            return Ok(Arc::clone(ready));
+            return Ok((Arc::clone(ready), 0));
         }
         let first = &group.jobs[0];
         let prepared = prepare(&first.cell, first.seed, &self.traces)?;
-        let capacities = self.capacities(&prepared)?;
-        Ok(Arc::clone(ready.insert(Arc::new(Ready { prepared, capacities }))))
+        let (capacities, measured) = self.capacities(&prepared)?;
+        Ok((Arc::clone(ready.insert(Arc::new(Ready { prepared, capacities }))), measured))
     }
 
-    /// The capacity of each part, from the cache or measured.
-    fn capacities(&self, prepared: &Prepared) -> Result<Vec<f64>, SuiteError> {
-        let of = |part: &Trace| {
-            let key = key("capacity", prepared, part, "fcfs", prepared.setup.seed);
-            if let Some(found) = self.cache.get(&key) {
-                return Ok(found.result);
-            }
-            let rate = capacity(&prepared.setup, &arrivals(part))?;
-            self.cache.put(&key, &rate)?;
-            Ok(rate)
-        };
-        prepared.parts.iter().map(of).collect()
+    /// The capacity of each part, from the cache or measured; and how many were measured.
+    fn capacities(&self, prepared: &Prepared) -> Result<(Vec<f64>, usize), SuiteError> {
+        let (mut capacities, mut measured) = (Vec::new(), 0);
+        for part in &prepared.parts {
+            let key = key("capacity", &prepared.profile, &prepared.setup, part, "fcfs");
+            let measure = || capacity(&prepared.setup, &arrivals(part));
+            let (rate, origin) = self.cache.get_or_make(&key, measure)?;
+            capacities.push(rate);
+            measured += usize::from(origin == Origin::Fresh);
+        }
+        Ok((capacities, measured))
     }
 }
 
@@ -205,17 +208,17 @@ fn groups(jobs: &[Job]) -> Vec<Group> {
     groups.into_values().map(group).collect()
 }
 
-/// Everything that determines a result, but the code.
-fn key(what: &str, prepared: &Prepared, trace: &Trace, policy: &str, seed: u64) -> Value {
+/// Everything that determines a result of a suite, but the code.
+pub fn key(what: &str, profile: &Profile, setup: &Setup, trace: &Trace, policy: &str) -> Value {
     json!({
         "what": what,
-        "profile": prepared.profile,
-        "config": prepared.setup.config,
+        "profile": profile,
+        "config": setup.config,
         "trace": trace.name,
         "rows": trace.rows.len(),
         "digest": format!("{:016x}", trace.digest),
         "policy": policy,
-        "seed": seed,
+        "seed": setup.seed,
     })
 }
 
@@ -240,7 +243,7 @@ mod tests {
     fn key_of(job: &Job) -> String {
         let prepared = prepare(&job.cell, job.seed, Path::new("none")).unwrap();
         let trace = at_rates(&prepared.parts, &[2.0 * job.cell.load]);
-        key("run", &prepared, &trace, &job.policy, job.seed).to_string()
+        key("run", &prepared.profile, &prepared.setup, &trace, &job.policy).to_string()
     }
 
     #[test]
@@ -302,6 +305,42 @@ mod tests {
         assert_eq!(files().iter().map(bytes).collect::<Vec<_>>(), before);
         let other = bench("b").run(&jobs, &|| ()).unwrap();
         assert_eq!((other.fresh, other.kept), (3, 0), "another build's results do not count");
+    }
+
+    #[test]
+    fn a_capacity_is_measured_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = |folder: &Path, build: &str, reuse| Bench {
+            cache: Cache::open(folder, build.into(), reuse).unwrap(),
+            traces: "none".into(),
+            threads: 2,
+        };
+        let jobs = [job("fcfs", 1, 0.9), job("fcfs", 1, 1.1), job("las", 1, 0.9), job("fcfs", 2, 0.9)];
+        let run = |build, reuse| bench(folder.path(), build, reuse).run(&jobs, &|| ()).unwrap();
+        let print = |results: &Results| format!("{:?}", results.all().collect::<Vec<_>>());
+        let first = run("a", false);
+        assert_eq!((first.fresh, first.measured), (4, 2), "one per seed, for all loads and policies");
+        let again = run("a", false);
+        assert_eq!((again.fresh, again.measured), (0, 0));
+        // A file that was cut short is made again, as it was.
+        let files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+        let text = |path: &PathBuf| std::fs::read_to_string(path).unwrap();
+        let cut = files.into_iter().find(|path| text(path).contains("\"what\":\"capacity\"")).unwrap();
+        let whole = text(&cut);
+        std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+        let mended = run("a", false);
+        assert_eq!((mended.fresh, mended.kept, mended.measured), (0, 4, 1));
+        assert_eq!(text(&cut), whole);
+        // Another build takes them only on request.
+        let foreign = run("b", true);
+        assert_eq!((foreign.fresh, foreign.foreign, foreign.measured), (0, 4, 0));
+        let other = run("b", false);
+        assert_eq!((other.fresh, other.measured), (4, 2));
+        let elsewhere = tempfile::tempdir().unwrap();
+        let alone = bench(elsewhere.path(), "a", false).run(&jobs, &|| ()).unwrap();
+        for results in [&again, &mended, &foreign, &other, &alone] {
+            assert_eq!(print(results), print(&first));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::rows::rows;
 use super::run::{Bench, Results};
 use super::*;
 use crate::trace::Mix;
+use std::path::Path;
 
 fn tiny(load: f64) -> Cell {
     Cell { requests: 60, ..Cell::new(A100, Work::Mix(Mix::Mix05), "poisson", load) }
@@ -95,18 +96,22 @@ fn a_page_draws_it_without_network() {
 fn a_suite_that_goes_on_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let suite = Public::new(vec![tiny(0.9), tiny(1.1)], &["fcfs", "las"], &[Headroom::Equal], 2).unwrap();
-    let run = || {
-        let cache = Cache::open(folder.path(), "a".into(), false).unwrap();
+    let run = |folder: &Path| {
+        let cache = Cache::open(folder, "a".into(), false).unwrap();
         let bench = Bench { cache, traces: "none".into(), threads: 2 };
         let results = bench.run(&suite.jobs(), &|| ()).unwrap();
         let document = suite.document(&results);
         let rows = serde_json::to_string(&rows(&suite.jobs(), &results)).unwrap();
         (results.fresh, document.text() + &html(&document) + &rows)
     };
-    let (fresh, first) = run();
+    let (fresh, first) = run(folder.path());
     assert_eq!(fresh, 8);
     let one = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
     std::fs::remove_file(one).unwrap();
-    let (again, second) = run();
+    let (again, second) = run(folder.path());
     assert!(again <= 1 && first == second);
+    let (kept, third) = run(folder.path());
+    assert!(kept == 0 && first == third);
+    let (alone, fourth) = run(tempfile::tempdir().unwrap().path());
+    assert!(alone == 8 && first == fourth);
 }
