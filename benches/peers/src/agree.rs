@@ -3,6 +3,9 @@
 use crate::{Job, aisimulate, ours};
 use std::error::Error;
 
+/// What two clocks may differ by when they show the same moment: one counts nanoseconds, one adds floats.
+const MS_APART: f64 = 1e-3;
+
 /// Whose rules are followed.
 #[derive(Clone, Copy, Debug)]
 pub enum Scheduler {
@@ -56,6 +59,11 @@ pub fn compare(jobs: &[Job], step_ms: f64, kv_tokens: u32) -> Result<(), Box<dyn
         row(scheduler, "ttlt p99", ttlt[0][1], ttlt[1][1]);
         row(scheduler, "steps", a.steps as f64, b.steps as f64);
         row(scheduler, "output tokens", a.tokens as f64, b.tokens as f64);
+        let far = |a: f64, b: f64| (a - b).abs() > MS_APART;
+        let apart = |i: &usize| far(a.first[*i], b.first[*i]) || far(a.last[*i], b.last[*i]);
+        let apart: Vec<usize> = (0..jobs.len()).filter(apart).collect();
+        let name = format!("{scheduler:?} requests apart").to_lowercase();
+        println!("{name:28} {:14}, the first: {:?}", apart.len(), apart.first());
     }
     Ok(())
 }

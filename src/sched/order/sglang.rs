@@ -1,12 +1,14 @@
 //! SGLang's default. A prefill batch goes before decodes: waiting jobs in the order of the queue, each
 //! only if its tokens and its possible output fit beside what the running ones may still need, which
 //! is guessed as a shrinking share of their limits. With no such batch, all decode; when their next
-//! tokens do not fit, those with the fewest outputs (then the longest prompts) are retracted until the
-//! rest can run some steps, and join the end of the queue. The chunk size is the step's token budget.
+//! tokens do not fit, those with the fewest outputs (then the longest prompts, then the last of the
+//! batch) are retracted until they do, and join the end of the queue. The chunk size is the step's token
+//! budget.
 
 use super::{Params, PolicyError, place_in_one};
 use crate::ids::{Places, Slot};
 use crate::sched::{Admission, Candidate, Decision, Draft, Job, Policy, Rank, Reason, Resident, View};
+use std::cmp::Reverse;
 
 /// Output reserved per request, at most (`SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION`).
 const CLIP: u32 = 4096;
@@ -19,11 +21,12 @@ const RATIO_MIN_FACTOR: f64 = 0.14;
 /// Steps added to each survivor's need in the guess after a retraction.
 const RATIO_RETRACT_STEPS: u32 = 20;
 
-/// See the module. Parameters `conservativeness` (1) and `retract-steps` (20): steps that the rest
-/// must be able to run after a retraction.
+/// See the module. Parameters `conservativeness` (1) and `retract-steps` (1): steps that the rest
+/// must be able to run after a retraction, 20 in SGLang before its pull request 9989 of September 2025.
 pub struct Sglang {
     name: String,
     queued: i64,
+    admitted: i64,
     ratio: f64,
     ratio_init: f64,
     retract_steps: u32,
@@ -33,9 +36,9 @@ pub struct Sglang {
 impl Sglang {
     pub(super) fn new(params: &mut Params) -> Result<Self, PolicyError> {
         let ratio_init = RATIO_INIT * params.number("conservativeness", 1.0, 0.01, 1.0 / RATIO_INIT)?;
-        let retract_steps = params.number("retract-steps", 20.0, 1.0, 1000.0)? as u32;
-        let name = params.spec();
-        Ok(Self { name, queued: 0, ratio: ratio_init, ratio_init, retract_steps, batch: Vec::new() })
+        let retract_steps = params.number("retract-steps", 1.0, 1.0, 1000.0)? as u32;
+        let (name, batch) = (params.spec(), Vec::new());
+        Ok(Self { name, queued: 0, admitted: 0, ratio: ratio_init, ratio_init, retract_steps, batch })
     }
 }
 
@@ -49,8 +52,10 @@ impl Policy for Sglang {
         place_in_one(places, self.queued);
     }
 
-    fn rank(&mut self, job: &Job) -> Rank {
-        Rank::fixed(job.id.number() as i64)
+    /// The order of the batch, which joins at its end whoever is admitted.
+    fn rank(&mut self, _job: &Job) -> Rank {
+        self.admitted += 1;
+        Rank::fixed(self.admitted)
     }
 
     fn decide(&mut self, view: &mut View<'_>, decision: &mut Decision) {
@@ -158,8 +163,11 @@ impl Sglang {
 
     fn retract(&mut self, view: &View<'_>, draft: &mut Draft<'_>) {
         while self.batch.len() > 1 && self.needed(view, self.retract_steps) > draft.free {
-            let key = |slot: &Slot| (view.row(*slot).generated, u32::MAX - view.row(*slot).prompt, *slot);
-            let (at, &slot) = self.batch.iter().enumerate().min_by_key(|(_, s)| key(s)).expect("not empty");
+            let key = |(at, slot): &(usize, &Slot)| {
+                let row = view.row(**slot);
+                (row.generated, Reverse(row.prompt), Reverse(*at))
+            };
+            let (at, &slot) = self.batch.iter().enumerate().min_by_key(key).expect("not empty");
             self.batch.remove(at);
             draft.evict(view, slot, Reason::Memory);
         }

@@ -335,3 +335,19 @@ fn sglang_serves_though_a_step_is_shorter_than_a_block() {
         assert!(steps < 1_000, "nobody is served");
     });
 }
+
+/// All have as many outputs: the longest prompts go first, and of these the last of the batch, one as one
+/// is enough for the next step.
+#[test]
+fn sglang_retracts_the_fewest_outputs_then_the_longest_prompt_then_the_last() {
+    let roomy = Config { kv_blocks: Blocks(96), ..config() };
+    let asks = [16, 32, 32, 16].map(|prompt| Ask { prompt, output: 600, ..Ask::default() });
+    let mut retracted = Vec::new();
+    serve("sglang:conservativeness=0.01", roomy, &asks, |seen| {
+        let who: Vec<u64> = seen.report.decision.evict.iter().map(|e| seen.owners[&e.slot.0]).collect();
+        if !who.is_empty() {
+            retracted.push(who);
+        }
+    });
+    assert_eq!(retracted[..2], [vec![2], vec![1]]);
+}
