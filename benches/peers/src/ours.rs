@@ -43,7 +43,7 @@ pub fn schedule(jobs: &[Job], scheduler: Scheduler, step_ms: f64, kv_tokens: u32
     let executor = SimExecutor::new(clock.clone(), cost.clone(), script, 1);
     let policy = match scheduler {
         Scheduler::Vllm => "vllm",
-        Scheduler::Sglang => "sglang",
+        Scheduler::Sglang => "sglang:latch=off",
     };
     let policy = order::parse(policy, None).expect("the policy exists");
     let config = config(jobs.len(), kv_tokens);

@@ -1,13 +1,14 @@
 //! SGLang's default. A prefill batch goes before decodes: waiting jobs in the order of the queue, each
 //! only if its tokens and its possible output fit beside what the running ones may still need, which
-//! is guessed as a shrinking share of their limits. With no such batch, all decode; when their next
+//! is guessed as a shrinking share of their limits. Once one is refused, nobody is admitted before the
+//! first decode after the batch has shrunk. With no prefill batch, all decode; when their next
 //! tokens do not fit, those with the fewest outputs (then the longest prompts, then the last of the
 //! batch) are retracted until they do, and join the end of the queue. The chunk size is the step's token
 //! budget.
 
 use super::{Params, PolicyError, place_in_one};
 use crate::ids::{Places, Slot};
-use crate::sched::{Admission, Candidate, Decision, Draft, Job, Policy, Rank, Reason, Resident, View};
+use crate::sched::{Admission, Candidate, Decision, Draft, Event, Job, Policy, Rank, Reason, Resident, View};
 use std::cmp::Reverse;
 
 /// Output reserved per request, at most (`SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION`).
@@ -21,8 +22,10 @@ const RATIO_MIN_FACTOR: f64 = 0.14;
 /// Steps added to each survivor's need in the guess after a retraction.
 const RATIO_RETRACT_STEPS: u32 = 20;
 
-/// See the module. Parameters `conservativeness` (1) and `retract-steps` (1): steps that the rest
-/// must be able to run after a retraction, 20 in SGLang before its pull request 9989 of September 2025.
+/// See the module. Parameters `conservativeness` (1), `retract-steps` (1): steps that the rest must be
+/// able to run after a retraction, 20 in SGLang before its pull request 9989 of September 2025; and
+/// `latch` (on): whether a refusal holds until the batch has shrunk, and is of all of a prompt rather than
+/// of its next chunk, as in SGLang.
 pub struct Sglang {
     name: String,
     queued: i64,
@@ -31,14 +34,30 @@ pub struct Sglang {
     ratio_init: f64,
     retract_steps: u32,
     batch: Vec<Slot>,
+    latch: bool,
+    /// Nobody is admitted until a decode sees that the batch has shrunk (`batch_is_full`).
+    full: bool,
+    /// Somebody left since the last decode.
+    shrunk: bool,
 }
 
 impl Sglang {
     pub(super) fn new(params: &mut Params) -> Result<Self, PolicyError> {
         let ratio_init = RATIO_INIT * params.number("conservativeness", 1.0, 0.01, 1.0 / RATIO_INIT)?;
         let retract_steps = params.number("retract-steps", 1.0, 1.0, 1000.0)? as u32;
-        let (name, batch) = (params.spec(), Vec::new());
-        Ok(Self { name, queued: 0, admitted: 0, ratio: ratio_init, ratio_init, retract_steps, batch })
+        let latch = params.choice("latch", &["on", "off"])? == 0;
+        Ok(Self {
+            name: params.spec(),
+            queued: 0,
+            admitted: 0,
+            ratio: ratio_init,
+            ratio_init,
+            retract_steps,
+            batch: Vec::new(),
+            latch,
+            full: false,
+            shrunk: false,
+        })
     }
 }
 
@@ -56,6 +75,10 @@ impl Policy for Sglang {
     fn rank(&mut self, _job: &Job) -> Rank {
         self.admitted += 1;
         Rank::fixed(self.admitted)
+    }
+
+    fn on(&mut self, event: &Event<'_>) {
+        self.shrunk |= matches!(event, Event::Finished(..) | Event::Evicted(..));
     }
 
     fn decide(&mut self, view: &mut View<'_>, decision: &mut Decision) {
@@ -88,6 +111,12 @@ impl Room {
     /// The part of `missing` tokens that one chunk takes; zero if none does.
     fn part(&self, missing: u32) -> u32 {
         if self.pages(missing) <= self.chunk { missing } else { self.chunk / self.page * self.page }
+    }
+
+    /// Whether all of a job and of its output has room, whatever its first chunk.
+    fn holds(&self, job: &Job) -> bool {
+        let reserve = reserve(job.max_tokens.0, job.generated.0);
+        f64::from(self.pages(job.missing().0) + self.pages(job.swapped.0) + reserve) < self.total
     }
 
     /// Charges a chunk and the output reserved with it, if there is room.
@@ -129,9 +158,13 @@ impl Sglang {
                 return;
             }
         }
-        while draft.seqs > 0 && draft.slots > 0 && draft.tokens > 0 {
+        self.full &= !view.order.is_empty();
+        while !self.full && draft.tokens > 0 {
             let Some(candidate) = view.waiting.peek() else { return };
-            if !admit(&mut room, view, draft, &candidate) {
+            let alone = view.order.is_empty() && draft.rows() == 0;
+            let rows = draft.seqs > 0 && draft.slots > 0;
+            self.full = self.latch && !(rows && (alone || room.holds(&candidate.job)));
+            if self.full || !rows || !admit(&mut room, view, draft, &candidate) {
                 return;
             }
         }
@@ -149,6 +182,7 @@ impl Sglang {
         } else {
             self.ratio = (self.ratio - (self.ratio_init - min) / DECAY_STEPS).max(min);
         }
+        self.full &= !std::mem::take(&mut self.shrunk);
         for &slot in &self.batch {
             if draft.seqs > 0 && draft.tokens > 0 {
                 draft.run(slot, view.row(slot), 1, Reason::Decode);
@@ -162,6 +196,7 @@ impl Sglang {
     }
 
     fn retract(&mut self, view: &View<'_>, draft: &mut Draft<'_>) {
+        self.full = false;
         while self.batch.len() > 1 && self.needed(view, self.retract_steps) > draft.free {
             let key = |(at, slot): &(usize, &Slot)| {
                 let row = view.row(**slot);

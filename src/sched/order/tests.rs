@@ -343,11 +343,30 @@ fn sglang_retracts_the_fewest_outputs_then_the_longest_prompt_then_the_last() {
     let roomy = Config { kv_blocks: Blocks(96), ..config() };
     let asks = [16, 32, 32, 16].map(|prompt| Ask { prompt, output: 600, ..Ask::default() });
     let mut retracted = Vec::new();
-    serve("sglang:conservativeness=0.01", roomy, &asks, |seen| {
+    serve("sglang:conservativeness=0.01:latch=off", roomy, &asks, |seen| {
         let who: Vec<u64> = seen.report.decision.evict.iter().map(|e| seen.owners[&e.slot.0]).collect();
         if !who.is_empty() {
             retracted.push(who);
         }
     });
     assert_eq!(retracted[..2], [vec![2], vec![1]]);
+}
+
+/// All of an output is set aside beside a request that is admitted with it, and a share once it runs: who
+/// was refused would fit at once, but a refusal holds until the batch has shrunk.
+#[test]
+fn sglang_admits_nobody_after_a_refusal_until_the_batch_has_shrunk() {
+    let asks = [Ask { prompt: 16, output: 300, ..Ask::default() }; 4];
+    let roomy = Config { kv_blocks: Blocks(128), ..config() };
+    let admitted_before_any_ends = |spec: &str| {
+        let (mut admitted, mut ended) = (0, 0);
+        let ends = serve(spec, roomy.clone(), &asks, |seen| {
+            admitted += if ended == 0 { seen.report.decision.admit.len() } else { 0 };
+            ended += seen.report.ended.len();
+        });
+        assert!(ends.iter().all(|end| *end > Nanos::ZERO));
+        admitted
+    };
+    assert_eq!(admitted_before_any_ends("sglang:conservativeness=0.3"), 2);
+    assert_eq!(admitted_before_any_ends("sglang:conservativeness=0.3:latch=off"), 4);
 }
