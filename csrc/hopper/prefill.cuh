@@ -5,8 +5,8 @@
 // 384 threads in three warpgroups:
 // - a producer: a warp each copies K and V into rings of 128 keys, by one box per page and 64 of head_dim; the other
 //   two copy Q of the item after this one;
-// - two consumers of 64 rows each. P * V of a tile is under way while the softmax of the next is computed, and with
-//   `Turns::alternate` one consumer's products cover the other's softmax.
+// - two consumers of 64 rows each. P * V of a tile is under way while the softmax of the next is computed, and they
+//   take turns at the tensor cores, so that one's products cover the other's softmax.
 // Keys are walked from the last tile, which is masked, to the first, in tiles at absolute multiples of 128, and what
 // a row adds up depends on that row alone. Rows that see nothing, and padding, yield zeros.
 //
@@ -24,9 +24,7 @@
 
 namespace flyball {
 
-enum class Turns { free, alternate };
-
-template <class Element, uint32_t head_dim, Turns turns>
+template <class Element, uint32_t head_dim>
 struct HopperPrefill {
     using Params = fb_prefill_tensor;
 
@@ -202,7 +200,7 @@ private:
 
         FB_DEVICE void run() {
             const PrefillWork work(p);
-            if (turns == Turns::alternate && index == 0) arrive_named(kTurn, kConsumers * kGroupThreads);
+            if (index == 0) arrive_named(kTurn, kConsumers * kGroupThreads);
             for (uint32_t turn = 0; work.has(turn); ++turn) {
                 queries(turn).wait_full(turn);
                 item = item_slot(turn).load();
@@ -259,11 +257,11 @@ private:
         FB_DEVICE void step(Stage query, uint32_t tile) {
             const Stage key = keys(n + 1), value = values(n);
             key.wait_full(n + 1);
-            if (turns == Turns::alternate) sync_named(kTurn + index, kConsumers * kGroupThreads);
+            sync_named(kTurn + index, kConsumers * kGroupThreads);
             start_logits(query, key);
             value.wait_full(n);
             start_out(value);
-            if (turns == Turns::alternate && !mutated(Mutant::turn_forgotten)) {
+            if (!mutated(Mutant::turn_forgotten)) {
                 arrive_named(kTurn + (index ^ 1), kConsumers * kGroupThreads);
             }
             if (mutated(Mutant::key_freed_early)) key.release();

@@ -16,7 +16,6 @@ struct Way {
 
 const WAYS: &[Way] = &[
     Way { name: "flyball hopper", kernel: "prefill_hopper_bf16_d128", tile: 128, tensor: true },
-    Way { name: "flyball free", kernel: "prefill_hopper_bf16_d128_free", tile: 128, tensor: true },
     Way { name: "flyball mma", kernel: "prefill_bf16_d128", tile: 128, tensor: false },
 ];
 
