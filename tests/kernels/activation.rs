@@ -3,6 +3,7 @@
 use crate::ORDERS;
 use crate::device::params::Activation;
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
+use crate::lists::batches;
 use crate::numbers::{POISON, Stored, rounded};
 use flyball::prng::Prng;
 
@@ -84,5 +85,15 @@ fn a_row_of_nans_stays_alone() {
         } else {
             assert_eq!(hurt, whole, "row {row}");
         }
+    }
+}
+
+#[test]
+fn every_row_of_a_batch_of_any_size_is_gated() {
+    for rows in batches(&[1, 2, 3, 5, 33, 257, 1025]) {
+        let case = Case { compute: Stored::Bf16, rows, width: 24, scale: 2.0 };
+        let input = case.input();
+        let output = case.run(&input, Variant::Real, Order::Shuffled(rows as u64)).unwrap();
+        case.check(&input, &output).unwrap_or_else(|wrong| panic!("{case:?}: {wrong}"));
     }
 }

@@ -3,6 +3,7 @@
 use crate::ORDERS;
 use crate::device::params::{Append, Pool};
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
+use crate::lists::batches;
 use crate::numbers::{POISON, Stored, poisoned, rounded};
 use flyball::prng::Prng;
 use flyball_simt::core::{RopeScaling, rope_turns};
@@ -24,37 +25,40 @@ pub struct Case {
 }
 
 pub struct Inputs {
-    qkv: Vec<u16>,
-    q_weight: Vec<u16>,
-    k_weight: Vec<u16>,
-    turns: Vec<u64>,
-    positions: Vec<u32>,
-    slots: Vec<i64>,
-    k_scale: Vec<f32>,
-    v_scale: Vec<f32>,
+    pub qkv: Vec<u16>,
+    pub q_weight: Vec<u16>,
+    pub k_weight: Vec<u16>,
+    pub turns: Vec<u64>,
+    pub positions: Vec<u32>,
+    pub slots: Vec<i64>,
+    pub k_scale: Vec<f32>,
+    pub v_scale: Vec<f32>,
 }
 
 #[derive(Debug, PartialEq)]
 pub struct Outputs {
-    q: Vec<u16>,
-    pages: Vec<u8>,
+    pub q: Vec<u16>,
+    pub pages: Vec<u8>,
 }
 
 impl Case {
-    const PAGES: usize = 3;
     const THETA: f64 = 1e4;
-    const EPSILON: f32 = 1e-6;
+    pub const EPSILON: f32 = 1e-6;
+
+    pub fn pages(&self) -> usize {
+        self.tokens.div_ceil(self.page_size()).max(3)
+    }
 
     fn page_size(&self) -> usize {
         1 << self.page_shift
     }
 
-    fn page_elements(&self) -> usize {
+    pub fn page_elements(&self) -> usize {
         2 * self.heads_kv * self.page_size() * self.head_dim
     }
 
     /// Elements of a token; some lie between tokens, as where other projections do.
-    fn stride(&self) -> usize {
+    pub fn stride(&self) -> usize {
         (self.heads_q + 2 * self.heads_kv) * self.head_dim + 64
     }
 
@@ -76,7 +80,7 @@ impl Case {
         };
         let far = [0, 1, 15, 16, 4095, 131_071];
         // Every slot at most once; the second token and the fourth are padding.
-        let mut slots: Vec<i64> = (0..(Self::PAGES * self.page_size()) as i64).collect();
+        let mut slots: Vec<i64> = (0..(self.pages() * self.page_size()) as i64).collect();
         for at in (1..slots.len()).rev() {
             slots.swap(at, prng.below(at as u64 + 1) as usize);
         }
@@ -101,7 +105,7 @@ impl Case {
     pub fn run(&self, inputs: &Inputs, variant: Variant, order: Order) -> Result<Outputs, Faults> {
         let mut outputs = Outputs {
             q: vec![POISON; self.tokens * self.heads_q * self.head_dim],
-            pages: poisoned(Self::PAGES * self.page_elements() * self.stored.bytes()),
+            pages: poisoned(self.pages() * self.page_elements() * self.stored.bytes()),
         };
         let mut memory = Memory::new();
         let params = Append {
@@ -153,7 +157,7 @@ impl Case {
         let (heads_q, heads_kv, dim) = (self.heads_q, self.heads_kv, self.head_dim);
         // Of a rotation in f32: its two products may cancel.
         let slack = 1e-6 * if self.qk_norm { 4.0 } else { 4.0 * self.scale };
-        let mut want_pool: Vec<Option<f64>> = vec![None; Self::PAGES * self.page_elements()];
+        let mut want_pool: Vec<Option<f64>> = vec![None; self.pages() * self.page_elements()];
         for token in 0..self.tokens {
             let head = |head: usize| &qkv[token * self.stride() + head * dim..][..dim];
             let position = inputs.positions[token];
@@ -252,5 +256,15 @@ fn queries_and_pages_are_their_reference_rounded_once() {
         for order in ORDERS {
             assert_eq!(case.run(&inputs, Variant::Real, order).unwrap(), first, "{case:?}, {order:?}");
         }
+    }
+}
+
+#[test]
+fn every_token_of_a_batch_of_any_size_is_appended() {
+    for tokens in batches(&[1, 2, 3, 4, 5, 33, 257, 1025]) {
+        let case = Case { tokens, heads_q: 3, heads_kv: 1, head_dim: 64, ..cases().remove(0) };
+        let inputs = case.inputs();
+        let outputs = case.run(&inputs, Variant::Real, Order::Shuffled(tokens as u64)).unwrap();
+        case.check(&inputs, &outputs).unwrap_or_else(|wrong| panic!("{case:?}: {wrong}"));
     }
 }

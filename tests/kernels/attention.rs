@@ -1,8 +1,9 @@
 //! What attention reads and what it should yield: rows of made-up tokens, their pages, and a reference in `f64`.
 
-use crate::device::Memory;
 use crate::device::params::Pool;
-use crate::numbers::{Bounds, Stored, close, poisoned};
+use crate::device::{Memory, tensor_map};
+use crate::numbers::{Bounds, POISONED, Stored, close};
+use flyball::exec::cuda::PageTensor;
 use flyball::prng::Prng;
 
 /// What Q and K look like.
@@ -15,6 +16,8 @@ pub enum Data {
     HugeLogits,
     /// One key, the row's last, outweighs the others by far.
     LastKey,
+    /// Keys whose sizes fall with the position: from the last to the first, every tile has a new maximum.
+    Falling,
     Tiny,
     /// Subnormal numbers, where the type has any that small.
     Denormal,
@@ -50,6 +53,8 @@ pub struct Shape {
     pub scales: bool,
     /// Decides which page holds what.
     pub pages_seed: u64,
+    /// Elements between the end of a page and the next, as where a page holds other layers too.
+    pub page_gap: usize,
 }
 
 pub const SHAPE: Shape = Shape {
@@ -62,6 +67,7 @@ pub const SHAPE: Shape = Shape {
     data: Data::Normal,
     scales: false,
     pages_seed: 1,
+    page_gap: 0,
 };
 
 /// A row's content: q \[new, heads_q, head_dim\], k and v \[length, heads_kv, head_dim\].
@@ -114,6 +120,10 @@ impl Shape {
         2 * self.heads_kv * self.page_size() * self.head_dim
     }
 
+    fn page_stride(&self) -> usize {
+        self.page_elements() + self.page_gap
+    }
+
     /// Made up, and not yet rounded to what the cache stores.
     pub fn content(&self, row: Row) -> Content {
         let (q_scale, k_scale) = match self.data {
@@ -135,6 +145,10 @@ impl Shape {
                     Data::LastKey if position + 1 == row.length => key.iter_mut().for_each(|x| *x *= 40.0),
                     Data::Coarse => {
                         key.iter_mut().for_each(|x| *x = (*x * 8.0).round().clamp(-16.0, 16.0) / 8.0)
+                    }
+                    Data::Falling => {
+                        let factor = 1.0 + 12.0 * (row.length - position) as f32 / row.length as f32;
+                        key.iter_mut().for_each(|x| *x *= factor);
                     }
                     Data::EqualKeys => content.k.copy_within(..cells, from),
                     _ => {}
@@ -164,7 +178,11 @@ impl Shape {
         for at in (1..free.len()).rev() {
             free.swap(at, prng.below(at as u64 + 1) as usize);
         }
-        let mut pool = poisoned(free.len() * self.page_elements() * self.stored.bytes());
+        // A gap may be so large that nothing must touch it.
+        let mut pool = vec![0; free.len() * self.page_stride() * self.stored.bytes()];
+        for page in pool.chunks_mut(self.page_stride() * self.stored.bytes()) {
+            page[..self.page_elements() * self.stored.bytes()].fill(POISONED);
+        }
         let mut tables = vec![u32::MAX; lengths.len() * table_stride];
         let scale = |base: f32| (0..self.heads_kv).map(|h| base + h as f32 * 0.25).collect::<Vec<f32>>();
         let scales = [scale(0.5), scale(1.5)];
@@ -180,7 +198,7 @@ impl Shape {
                     let values = if is_value == 1 { &mut content.v } else { &mut content.k };
                     let scale = if self.scales { scales[is_value][head] } else { 1.0 };
                     let from = (token * self.heads_kv + head) * self.head_dim;
-                    let to = *entry as usize * self.page_elements()
+                    let to = *entry as usize * self.page_stride()
                         + (part * self.page_size() + token % self.page_size()) * self.head_dim;
                     for i in 0..self.head_dim {
                         let value = &mut values[from + i];
@@ -197,12 +215,25 @@ impl Shape {
         let [k_scale, v_scale] = &cache.scales;
         Pool {
             pages: memory.read(&cache.pool),
-            page_stride: self.page_elements() as i64,
+            page_stride: self.page_stride() as i64,
             page_shift: self.page_shift,
             heads_kv: self.heads_kv as u32,
             k_scale: if self.scales { memory.read(k_scale) } else { 0 },
             v_scale: if self.scales { memory.read(v_scale) } else { 0 },
         }
+    }
+
+    /// The same as a tensor copy wants it.
+    pub fn tensor(&self, cache: &Cache, pages: u64) -> [u64; 16] {
+        let [dim, page_size, heads] = [self.head_dim, self.page_size(), self.heads_kv].map(|n| n as u32);
+        let stride = self.page_stride() as u64;
+        let PageTensor { dims, strides, tile } =
+            PageTensor::new(dim, page_size, heads, stride, self.page_count(cache));
+        tensor_map(pages, strides, dims, tile)
+    }
+
+    pub fn page_count(&self, cache: &Cache) -> u32 {
+        (cache.pool.len() / self.stored.bytes() / self.page_stride()) as u32
     }
 
     /// Query head `head` of token `query` of `content`, which sees `keys` keys.
@@ -237,10 +268,24 @@ impl Shape {
 
     /// Whether one head of one token got what it should.
     pub fn check(&self, what: &str, output: &[u16], lse: f32, expected: &Expected) -> Result<(), String> {
-        let (bounds, lse_bound) = self.bounds();
+        self.check_within(0.0, what, output, lse, expected)
+    }
+
+    /// The same, by bounds of an output that are larger by `slack`.
+    pub fn check_within(
+        &self,
+        slack: f64,
+        what: &str,
+        output: &[u16],
+        lse: f32,
+        expected: &Expected,
+    ) -> Result<(), String> {
+        let (Bounds { frobenius, largest }, lse_bound) = self.bounds();
+        // A logit's own error in f32 grows with it, and a weight's with that.
+        let slack = slack + 1e-7 * expected.largest;
+        let bounds = Bounds { frobenius: frobenius + slack, largest: largest + slack };
         close(what, &self.compute.wide(output), &expected.output, bounds)?;
         let got = f64::from(lse);
-        // A logit's own error in f32 grows with it.
         if got == expected.lse || (got - expected.lse).abs() <= lse_bound + 1e-6 * expected.largest {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use crate::ORDERS;
 use crate::device::params::{Copy, Scatter};
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
+use crate::lists::batches;
 
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -12,10 +13,12 @@ pub struct Case {
 }
 
 impl Case {
-    const PAGES: usize = 8;
+    fn pages(&self) -> usize {
+        (2 * self.pairs.len()).max(8)
+    }
 
-    fn source(&self) -> Vec<u32> {
-        (0..Self::PAGES * self.page_bytes / 4).map(|word| word as u32).collect()
+    pub fn source(&self) -> Vec<u32> {
+        (0..self.pages() * self.page_bytes / 4).map(|word| word as u32).collect()
     }
 
     pub fn run(&self, variant: Variant, order: Order) -> Result<Vec<u32>, Faults> {
@@ -82,5 +85,15 @@ fn words_arrive_where_they_are_sent_and_nothing_else_changes() {
         let kernel = Kernel::find(Variant::Real, "scatter_words");
         kernel.launch(2, &params, &memory, Order::Shuffled(1)).unwrap();
         assert_eq!(target, want, "{count}");
+    }
+}
+
+#[test]
+fn any_number_of_pages_arrives() {
+    for count in batches(&[1, 2, 3, 33, 257, 1025]) {
+        let pairs = (0..count as u32).rev().map(|page| [2 * page, 2 * page + 1]).collect();
+        let case = Case { page_bytes: 48, pairs, ctas: 3 };
+        let target = case.run(Variant::Real, Order::Shuffled(count as u64)).unwrap();
+        case.check(&target).unwrap_or_else(|wrong| panic!("{count}: {wrong}"));
     }
 }

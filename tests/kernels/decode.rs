@@ -1,7 +1,7 @@
 //! Attention of one query per row: plan, decode and merge, as an executor runs them.
 
 use crate::ORDERS;
-use crate::attention::{Content, Data, GROUPS, HEAD_DIMS, Row, SHAPE, Shape, TYPES, hard_data, rows};
+use crate::attention::{Cache, Content, Data, GROUPS, HEAD_DIMS, Row, SHAPE, Shape, TYPES, hard_data, rows};
 use crate::device::params::Decode;
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
 use crate::numbers::{Bounds, POISON, Stored, close};
@@ -47,10 +47,20 @@ impl Case {
 
     /// On these contents, which are rounded.
     fn run_on(&self, contents: &mut [Content], variant: Variant, order: Order) -> Result<Outputs, Faults> {
+        let lengths: Vec<usize> = self.rows.iter().map(|row| row.length).collect();
+        let cache = self.shape.lay_out(&lengths, contents);
+        self.run_cached(contents, &cache, variant, order)
+    }
+
+    fn run_cached(
+        &self,
+        contents: &[Content],
+        cache: &Cache,
+        variant: Variant,
+        order: Order,
+    ) -> Result<Outputs, Faults> {
         let shape = &self.shape;
         let (heads, dim) = (shape.heads_q(), shape.head_dim);
-        let lengths: Vec<usize> = self.rows.iter().map(|row| row.length).collect();
-        let cache = shape.lay_out(&lengths, contents);
         // As a layer projects them, K and V behind a row's queries; at an address that 16 divides but not 32.
         let q_stride = heads * dim + 2 * shape.heads_kv * dim;
         let mut q = vec![POISON; 16 + self.rows.len() * q_stride];
@@ -58,7 +68,7 @@ impl Case {
         for (row, content) in contents.iter().enumerate() {
             q[skew + row * q_stride..][..heads * dim].copy_from_slice(&content.q);
         }
-        let lengths: Vec<u32> = lengths.iter().map(|length| *length as u32).collect();
+        let lengths: Vec<u32> = self.rows.iter().map(|row| row.length as u32).collect();
         let heads = self.rows.len() * heads;
         let mut outputs = Outputs { output: vec![POISON; heads * dim], lse: vec![f32::NAN; heads] };
         let chunks: u32 = match self.lists_max {
@@ -75,7 +85,7 @@ impl Case {
         let (mut partial_max, mut partial_sum) = (vec![f32::NAN; slots], vec![f32::NAN; slots]);
         let mut memory = Memory::new();
         let params = Decode {
-            pool: shape.pool(&cache, &mut memory),
+            pool: shape.pool(cache, &mut memory),
             q: memory.read(&q) + (skew * 2) as u64,
             output: memory.write(&mut outputs.output),
             lengths: memory.read(&lengths),
@@ -149,7 +159,7 @@ pub fn last_token(shape: Shape, row: Row) -> (Vec<u16>, Vec<f32>) {
     (outputs.output, outputs.lse)
 }
 
-fn base() -> Case {
+pub fn base() -> Case {
     Case {
         shape: SHAPE,
         rows: rows(&[1, 0, 15, 16, 17, 63, 64, 65, 130]),
@@ -212,27 +222,6 @@ fn attention_is_within_its_bounds_and_the_same_in_every_order() {
 }
 
 #[test]
-fn a_long_row_beside_short_ones_is_within_its_bounds() {
-    for (stored, length) in [(Stored::Bf16, 4097), (Stored::E4m3, 8191)] {
-        let shape = Shape { stored, head_dim: 64, heads_kv: 1, ..SHAPE };
-        let case = Case { shape, rows: rows(&[1, length, 1]), chunk: 512, ..base() };
-        let outputs = case.run(Variant::Real, Order::Shuffled(3)).unwrap();
-        case.check(&outputs).unwrap();
-    }
-}
-
-/// The plan of many rows is the plain prefix sum, over several tiles of the cta.
-#[test]
-fn many_rows_are_planned_and_found() {
-    for count in [132, 133, 255, 256, 257, 600] {
-        let lengths: Vec<usize> = (0..count).map(|at| at * 7 % 3).collect();
-        let shape = Shape { head_dim: 64, heads_kv: 1, group: 1, ..SHAPE };
-        let case = Case { shape, rows: rows(&lengths), ctas: 3, ..base() };
-        case.check(&case.run(Variant::Real, Order::Shuffled(4)).unwrap()).unwrap();
-    }
-}
-
-#[test]
 fn a_row_alone_has_the_bits_that_it_has_in_a_batch() {
     for (compute, stored) in TYPES {
         let shape = Shape { compute, stored, ..SHAPE };
@@ -260,6 +249,27 @@ fn where_its_pages_lie_changes_no_bit() {
         let larger = Case { shape, ..case.clone() }.run(Variant::Real, Order::Forward).unwrap();
         assert_eq!(larger, first, "nor does the size of the pages");
     }
+}
+
+#[test]
+fn rows_may_share_the_pages_of_a_prefix() {
+    let [short, long] = [100, 130].map(|length| Row { length, new: 1, seed: 9 });
+    let case = Case { rows: vec![short, long], ..base() };
+    let mut contents = SHAPE.contents(&case.rows);
+    let apart = case.run_on(&mut contents, Variant::Real, Order::Forward).unwrap();
+    let mut cache = SHAPE.lay_out(&[100, 130], &mut contents);
+    // Six whole pages of 16 tokens.
+    cache.tables.copy_within(..6, cache.table_stride);
+    assert_eq!(case.run_cached(&contents, &cache, Variant::Real, Order::Reverse).unwrap(), apart);
+}
+
+#[test]
+fn a_pool_may_have_more_than_2_to_the_31_elements() {
+    let near = Shape { stored: Stored::E4m3, head_dim: 64, ..SHAPE };
+    let far = Shape { page_gap: 1 << 29, ..near };
+    let case = Case { shape: near, rows: rows(&[40, 17]), ..base() };
+    let want = case.run(Variant::Real, Order::Forward).unwrap();
+    assert_eq!(Case { shape: far, ..case }.run(Variant::Real, Order::Forward).unwrap(), want);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::ORDERS;
 use crate::device::params::{FROM_STEP, Gather};
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
+use crate::lists::batches;
 
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -79,5 +80,16 @@ fn rows_are_those_that_were_named() {
             let gathered = case.run(Variant::Real, order).unwrap();
             case.check(&gathered).unwrap_or_else(|wrong| panic!("{case:?}, {order:?}: {wrong}"));
         }
+    }
+}
+
+#[test]
+fn any_number_of_rows_is_gathered() {
+    for count in batches(&[1, 2, 3, 33, 257, 1025]) {
+        let id = |at: u32| if at.is_multiple_of(3) { FROM_STEP | (at % 4) } else { at % 6 };
+        let ids = (0..count as u32).map(id).collect();
+        let case = Case { row_bytes: 48, ids, sampled: vec![4, 1, 0, 5], ctas: 3 };
+        let gathered = case.run(Variant::Real, Order::Shuffled(count as u64)).unwrap();
+        case.check(&gathered).unwrap_or_else(|wrong| panic!("{count}: {wrong}"));
     }
 }

@@ -39,7 +39,7 @@ fn every_seeded_bug_of_prefill_on_hopper_is_caught() {
         (Variant::QueryUnfenced, "without a proxy fence"),
         (Variant::KeyFreedEarly, "has yet to bring"),
         (Variant::TailUncleared, "holds NaN"),
-        (Variant::CausalEdge, "query"),
+        (Variant::CausalEdge, "keys, head"),
         (Variant::TurnForgotten, "waits for threads that never come"),
     ] {
         caught(why, &cases, |case, order| match case.run(mutant, order) {

@@ -3,6 +3,7 @@
 use crate::ORDERS;
 use crate::device::params::Norm;
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
+use crate::lists::batches;
 use crate::numbers::{POISON, Stored, rounded};
 use flyball::prng::Prng;
 
@@ -19,19 +20,19 @@ pub struct Case {
 }
 
 pub struct Inputs {
-    input: Vec<u16>,
-    residual: Vec<u16>,
-    weight: Vec<u16>,
+    pub input: Vec<u16>,
+    pub residual: Vec<u16>,
+    pub weight: Vec<u16>,
 }
 
 #[derive(Debug, PartialEq)]
 pub struct Outputs {
-    output: Vec<u16>,
-    residual: Vec<u16>,
+    pub output: Vec<u16>,
+    pub residual: Vec<u16>,
 }
 
 impl Case {
-    const EPSILON: f32 = 1e-5;
+    pub const EPSILON: f32 = 1e-5;
 
     fn kernel(&self) -> String {
         format!("rms_norm_{}_{}k", self.compute.name(), self.room)
@@ -139,4 +140,14 @@ fn a_row_of_nans_stays_alone() {
     hurt.output[row.clone()].copy_from_slice(&whole.output[row.clone()]);
     hurt.residual[row.clone()].copy_from_slice(&whole.residual[row]);
     assert_eq!(hurt, whole);
+}
+
+#[test]
+fn every_row_of_a_batch_of_any_size_is_normed() {
+    for rows in batches(&[1, 2, 3, 5, 33, 257, 1025]) {
+        let case = Case { rows, hidden: 64, ..cases().remove(0) };
+        let inputs = case.inputs();
+        let outputs = case.run(&inputs, Variant::Real, Order::Shuffled(rows as u64)).unwrap();
+        case.check(&inputs, &outputs).unwrap_or_else(|wrong| panic!("{case:?}: {wrong}"));
+    }
 }

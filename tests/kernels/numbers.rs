@@ -90,9 +90,11 @@ impl Stored {
     }
 }
 
-/// A pool of all-ones bytes: NaN in every type.
+/// Bytes of all ones are NaN in every type.
+pub const POISONED: u8 = 0xff;
+
 pub fn poisoned(bytes: usize) -> Vec<u8> {
-    vec![0xff; bytes]
+    vec![POISONED; bytes]
 }
 
 /// Whether each value is its reference, rounded once to `stored`, give or take `slack` from sums in `f32`.

@@ -3,6 +3,7 @@
 use crate::ORDERS;
 use crate::device::params::Penalize;
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
+use crate::lists::batches;
 use flyball::prng::Prng;
 
 #[derive(Clone, Debug)]
@@ -107,5 +108,20 @@ fn seen_tokens_and_no_others_are_penalized() {
             let logits = case.run(Variant::Real, order).unwrap();
             case.check(&logits).unwrap_or_else(|wrong| panic!("{case:?}, {order:?}: {wrong}"));
         }
+    }
+}
+
+#[test]
+fn every_row_of_a_batch_of_any_size_is_penalized() {
+    for count in batches(&[1, 2, 3, 33, 257, 1025]) {
+        let row = |at: usize| Row {
+            seen: (0..at as u32 % 5).map(|token| (token * 2, token % 3)).collect(),
+            repetition: 1.0 + (at % 7) as f32 * 0.25,
+            presence: 0.5,
+            frequency: 0.125,
+        };
+        let case = Case { vocab: 11, rows: (0..count).map(row).collect() };
+        let logits = case.run(Variant::Real, Order::Shuffled(count as u64)).unwrap();
+        case.check(&logits).unwrap_or_else(|wrong| panic!("{count}: {wrong}"));
     }
 }

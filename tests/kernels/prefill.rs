@@ -3,7 +3,7 @@
 use crate::ORDERS;
 use crate::attention::{Content, Data, GROUPS, HEAD_DIMS, Row, SHAPE, Shape, TYPES, hard_data};
 use crate::decode;
-use crate::device::params::{Pool, Prefill};
+use crate::device::params::{Pool, Prefill, PrefillTensor};
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
 use crate::numbers::{POISON, Stored, close};
 
@@ -18,6 +18,8 @@ pub struct Case {
     pub padding: usize,
     pub tile: u32,
     pub ctas: u32,
+    /// Whether the kernel of sm_90a runs, which copies by a tensor map.
+    pub hopper: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -94,8 +96,19 @@ impl Case {
             tiles_max: tiles_max as u32,
             scale: shape.scale(),
         };
-        for (name, ctas) in [("prefill_plan", 1), (&shape.kernel("prefill"), self.ctas)] {
-            Kernel::find(variant, name).launch(ctas, &params, &memory, order)?;
+        Kernel::find(Variant::Real, "prefill_plan").launch(1, &params, &memory, order)?;
+        if self.hopper {
+            let params = PrefillTensor {
+                map: shape.tensor(&cache, params.pool.pages),
+                prefill: params,
+                page_count: shape.page_count(&cache),
+                reserved: [0; 7],
+            };
+            let kernel = Kernel::find(variant, &shape.kernel("prefill_hopper"));
+            kernel.launch(self.ctas, &params, &memory, order)?;
+        } else {
+            let kernel = Kernel::find(variant, &shape.kernel("prefill"));
+            kernel.launch(self.ctas, &params, &memory, order)?;
         }
         assert_eq!(overflow[0], 0);
         Ok(outputs)
@@ -105,6 +118,8 @@ impl Case {
         let mut contents = self.shape.contents(&self.rows);
         self.shape.lay_out(&self.lengths(), &mut contents);
         let (heads, dim) = (self.shape.heads_q(), self.shape.head_dim);
+        // On sm_90a a maximum may lag behind, and the largest weight, else 1, is rounded as the others are.
+        let slack = if self.hopper { self.shape.compute.half_step().0 / 4.0 } else { 0.0 };
         let mut token = 0;
         for (at, (row, content)) in self.rows.iter().zip(&contents).enumerate() {
             for query in 0..row.new {
@@ -115,7 +130,7 @@ impl Case {
                     let expected = self.shape.reference(content, query, head, keys);
                     let index = token * heads + head;
                     let output = &outputs.output[index * dim..][..dim];
-                    self.shape.check(&what, output, outputs.lse[index], &expected)?;
+                    self.shape.check_within(slack, &what, output, outputs.lse[index], &expected)?;
                 }
                 token += 1;
             }
@@ -129,15 +144,15 @@ impl Case {
     }
 }
 
-fn row(new: usize, length: usize, seed: u64) -> Row {
+pub fn row(new: usize, length: usize, seed: u64) -> Row {
     Row { length, new, seed }
 }
 
-fn base() -> Case {
+pub fn base() -> Case {
     // Alone, after a prefix that ends inside a page, across tiles of keys, none, and more than the cache holds.
     let rows =
         vec![row(5, 5, 1), row(1, 40, 2), row(33, 100, 3), row(0, 20, 4), row(64, 64, 5), row(7, 3, 6)];
-    Case { shape: SHAPE, rows, padding: 3, tile: TILE, ctas: 5 }
+    Case { shape: SHAPE, rows, padding: 3, tile: TILE, ctas: 5, hopper: false }
 }
 
 /// Every path of the kernels that a build for seeded bugs has, on few tokens.
@@ -198,35 +213,6 @@ fn attention_is_within_its_bounds_and_the_same_in_every_order() {
 }
 
 #[test]
-fn lengths_around_every_edge_are_within_their_bounds() {
-    let shape = Shape { head_dim: 64, heads_kv: 1, group: 2, ..SHAPE };
-    let pairs = [
-        (1, 64),
-        (2, 65),
-        (16, 16),
-        (17, 33),
-        (63, 63),
-        (64, 128),
-        (65, 65),
-        (127, 200),
-        (128, 129),
-        (129, 129),
-    ];
-    let rows = pairs.iter().enumerate().map(|(at, (new, length))| row(*new, *length, at as u64)).collect();
-    let case = Case { shape, rows, ..base() };
-    case.check(&case.run(Variant::Real, Order::Shuffled(5)).unwrap()).unwrap();
-}
-
-#[test]
-fn a_short_chunk_after_a_long_prefix_is_within_its_bounds() {
-    for stored in [Stored::Bf16, Stored::E4m3] {
-        let shape = Shape { stored, head_dim: 64, heads_kv: 1, ..SHAPE };
-        let case = Case { shape, rows: vec![row(5, 3000, 1), row(1, 1, 2)], ..base() };
-        case.check(&case.run(Variant::Real, Order::Shuffled(3)).unwrap()).unwrap();
-    }
-}
-
-#[test]
 fn a_row_alone_has_the_bits_that_it_has_in_a_batch() {
     for (compute, stored) in TYPES {
         let shape = Shape { compute, stored, ..SHAPE };
@@ -241,6 +227,15 @@ fn a_row_alone_has_the_bits_that_it_has_in_a_batch() {
             assert_eq!(alone.bits(0..row.new, &shape), together.bits(tokens, &shape), "{stored:?}, row {at}");
         }
     }
+}
+
+#[test]
+fn a_pool_may_have_more_than_2_to_the_31_elements() {
+    let near = Shape { stored: Stored::E4m3, head_dim: 64, ..SHAPE };
+    let far = Shape { page_gap: 1 << 29, ..near };
+    let case = Case { shape: near, rows: vec![row(20, 40, 1), row(3, 17, 2)], ..base() };
+    let want = case.run(Variant::Real, Order::Forward).unwrap();
+    assert_eq!(Case { shape: far, ..case }.run(Variant::Real, Order::Forward).unwrap(), want);
 }
 
 #[test]

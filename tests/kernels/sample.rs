@@ -3,6 +3,7 @@
 use crate::ORDERS;
 use crate::device::params::Sample;
 use crate::device::{Faults, Kernel, Memory, Order, Variant};
+use crate::lists::batches;
 use flyball::prng::Prng;
 use flyball_simt::core::{Random4, philox, uniform};
 
@@ -270,6 +271,17 @@ fn tokens_of_large_vocabularies_are_those_of_the_reference() {
         let case = Case { name: "large", rows: ruled(vocab, &LARGE) };
         let tokens = case.run(Variant::Real, Order::Shuffled(3)).unwrap();
         case.check(&tokens).unwrap_or_else(|wrong| panic!("{vocab}: {wrong}"));
+    }
+}
+
+#[test]
+fn every_row_of_a_batch_of_any_size_gets_its_token() {
+    // Each row takes a cta of 1024 threads.
+    for count in batches(&[1, 2, 3, 33, 129]).into_iter().filter(|count| *count < 300) {
+        let rules: Vec<Rules> = RULES.into_iter().cycle().take(count).collect();
+        let case = Case { name: "batch", rows: ruled(7, &rules) };
+        let tokens = case.run(Variant::Real, Order::Shuffled(count as u64)).unwrap();
+        case.check(&tokens).unwrap_or_else(|wrong| panic!("{count}: {wrong}"));
     }
 }
 
