@@ -111,6 +111,21 @@ pub fn rounded(what: &str, stored: Stored, got: &[f64], want: &[f64], slack: f64
     Ok(())
 }
 
+/// Whether two that were rounded to `stored`, each from nearly the same value, are one step apart at most.
+pub fn one_step(what: &str, stored: Stored, got: &[f64], want: &[f64], slack: f64) -> Result<(), String> {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let (relative, smallest) = stored.half_step();
+    for (at, (got, want)) in got.iter().zip(want).enumerate() {
+        let bound = 2.0 * (relative * got.abs().max(want.abs()) + smallest) + slack;
+        let same = got == want || (got.is_nan() && want.is_nan());
+        let off = (got - want).abs();
+        if !same && (off.is_nan() || off > bound) {
+            return Err(format!("{what}[{at}] is {got}, not {want} ± {bound}"));
+        }
+    }
+    Ok(())
+}
+
 /// Bounds of a vector: its relative error in the Frobenius norm, and its largest over its largest element.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
