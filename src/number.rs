@@ -139,6 +139,33 @@ mod tests {
         }
     }
 
+    /// What bits mean, by the definition of the format.
+    fn meaning(bits: u32, exponent_bits: u32, mantissa_bits: u32) -> f64 {
+        let mantissa = f64::from(bits & ((1 << mantissa_bits) - 1)) / f64::from(1 << mantissa_bits);
+        let exponent = bits >> mantissa_bits & ((1 << exponent_bits) - 1);
+        let bias = (1 << (exponent_bits - 1)) - 1;
+        match exponent {
+            0 => mantissa * 2f64.powi(1 - bias),
+            _ => (1.0 + mantissa) * 2f64.powi(exponent as i32 - bias),
+        }
+    }
+
+    #[test]
+    fn small_floats_mean_what_their_format_says() {
+        for bits in 0..0x7f80_u16 {
+            assert_eq!(f64::from(from_bf16(bits)), meaning(bits.into(), 8, 7), "{bits:#06x}");
+        }
+        for bits in 0..0x7c00_u16 {
+            assert_eq!(f64::from(from_f16(bits)), meaning(bits.into(), 5, 10), "{bits:#06x}");
+            assert_eq!(f64::from(from_f16(bits | 0x8000)), -meaning(bits.into(), 5, 10));
+        }
+        assert_eq!((from_f16(0x7c00), from_f16(0xfc00)), (f32::INFINITY, f32::NEG_INFINITY));
+        for bits in 0..0x7f_u8 {
+            assert_eq!(f64::from(from_e4m3(bits)), meaning(bits.into(), 4, 3), "{bits:#04x}");
+            assert_eq!(f64::from(from_e4m3(bits | 0x80)), -meaning(bits.into(), 4, 3));
+        }
+    }
+
     /// Between two neighbours the nearer one is taken, and at the middle the even one.
     fn rounds_to_nearest_even(low: f32, high: f32, low_bits: u32, round: impl Fn(f32) -> u32) {
         let middle = ((f64::from(low) + f64::from(high)) / 2.0) as f32;
@@ -163,12 +190,12 @@ mod tests {
     #[test]
     fn what_is_too_large_is_infinite_or_saturates() {
         assert_eq!((to_bf16(f32::MAX), to_f16(65520.0), to_f16(65519.0)), (0x7f80, 0x7c00, 0x7bff));
-        for large in [449.0, 480.0, 1e30, f32::INFINITY] {
+        for large in [449.0, 464.0, 480.0, 1e30, f32::INFINITY] {
             assert_eq!((to_e4m3(large), to_e4m3(-large)), (0x7e, 0xfe), "{large}");
         }
         assert!(from_bf16(to_bf16(f32::NAN)).is_nan() && from_f16(to_f16(-f32::NAN)).is_nan());
         assert!(from_e4m3(to_e4m3(f32::NAN)).is_nan());
-        assert_eq!((from_f16(0x3c00), from_f16(0xc000), from_f16(1)), (1.0, -2.0, 2f32.powi(-24)));
-        assert_eq!((from_e4m3(0x38), from_e4m3(0x7e), from_e4m3(1)), (1.0, E4M3_MAX, 2f32.powi(-9)));
+        assert_eq!((to_e4m3(-0.0), to_f16(-0.0), to_f16(1e-10), to_e4m3(1e-10)), (0x80, 0x8000, 0, 0));
+        assert_eq!((from_e4m3(0x7e), from_e4m3(0xfe)), (E4M3_MAX, -E4M3_MAX));
     }
 }

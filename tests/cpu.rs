@@ -1,15 +1,16 @@
 //! A decoder driven through the engine on the CPU: a request's tokens are the same however it is scheduled.
 
+mod common;
+
+use common::{Arrival, Outcome, arrivals};
 use flyball::clock::Clock;
 use flyball::config::{Config, Preempt, SwapMode};
-use flyball::cost::{CostModel, Profile};
-use flyball::engine::{Counters, Engine};
+use flyball::engine::Counters;
 use flyball::exec::cpu::CpuExecutor;
 use flyball::model::{Model, ModelConfig, tiny};
 use flyball::number::Dtype;
 use flyball::prng::Prng;
 use flyball::request::{FinishReason, Prompt, Request, SamplingParams, StopTokens};
-use flyball::sched::order;
 use flyball::units::{Blocks, Nanos, Tokens};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -35,77 +36,15 @@ struct Setup {
     config: Config,
 }
 
-/// Plenty of everything: nobody is evicted.
 fn ample() -> Setup {
-    let config = Config {
-        block_size: Tokens(16),
-        kv_blocks: Blocks(128),
-        host_blocks: Blocks(128),
-        max_num_seqs: 8,
-        max_resident: 12,
-        max_num_batched_tokens: Tokens(64),
-        max_model_len: Tokens(320),
-        waiting_max: 64,
-        ..Config::default()
-    };
-    Setup { policy: "fcfs", kv: Dtype::Bf16, config }
-}
-
-/// What came of each request, by its `user_data`.
-struct Outcome {
-    tokens: Vec<Vec<u32>>,
-    reasons: Vec<Option<FinishReason>>,
-    counters: Counters,
-}
-
-/// A request, and the step before which it is submitted, and the one before which it is cancelled.
-#[derive(Clone, Debug)]
-struct Arrival {
-    request: Request,
-    at: u32,
-    cancel: Option<u32>,
+    Setup { policy: "fcfs", kv: Dtype::Bf16, config: common::ample() }
 }
 
 fn run(setup: &Setup, arrivals: &[Arrival]) -> Outcome {
     let clock = Ticks::default();
     let Setup { policy, kv, config } = setup;
     let device = CpuExecutor::new(MODEL.clone(), config, *kv, Box::new(clock.clone())).unwrap();
-    let cost = CostModel::new(&Profile::load("a100-llama-3-8b").unwrap());
-    let policy = order::parse(policy, None).unwrap();
-    let mut engine = Engine::new(config.clone(), policy, Box::new(device), Box::new(clock), cost).unwrap();
-    let mut outcome = Outcome {
-        tokens: vec![Vec::new(); arrivals.len()],
-        reasons: vec![None; arrivals.len()],
-        counters: Counters::default(),
-    };
-    let mut ids = vec![None; arrivals.len()];
-    for step in 0..10_000 {
-        for (at, arrival) in arrivals.iter().enumerate() {
-            if arrival.at == step {
-                let request = Request { user_data: at as u64, ..arrival.request.clone() };
-                ids[at] = Some(engine.submit(request).unwrap());
-            }
-            if arrival.cancel == Some(step) && outcome.reasons[at].is_none() {
-                ids[at].map(|id| engine.cancel(id));
-            }
-        }
-        let report = engine.step().unwrap();
-        for token in report.tokens {
-            let tokens = &mut outcome.tokens[token.user_data as usize];
-            tokens.push(token.token);
-            assert_eq!(tokens.len(), token.index as usize, "every token comes once and in its order");
-        }
-        for ended in report.ended {
-            let place = &mut outcome.reasons[ended.user_data as usize];
-            assert_eq!(place.replace(ended.reason), None, "a request ends once");
-        }
-        engine.check();
-        if engine.is_idle() && arrivals.iter().all(|a| a.at <= step) {
-            outcome.counters = engine.counters();
-            return outcome;
-        }
-    }
-    panic!("10,000 steps do not end {setup:?}");
+    common::run(Box::new(device), Box::new(clock), policy, config, arrivals)
 }
 
 /// The tokens of each request when nothing else runs, on a machine with plenty of everything.
@@ -113,40 +52,9 @@ fn alone(arrivals: &[Arrival], kv: Dtype) -> Vec<(Vec<u32>, Option<FinishReason>
     let setup = Setup { kv, ..ample() };
     let each = |arrival: &Arrival| {
         let arrival = Arrival { at: 0, cancel: None, ..arrival.clone() };
-        let mut outcome = run(&setup, &[arrival]);
-        (outcome.tokens.remove(0), outcome.reasons[0])
+        run(&setup, &[arrival]).of(0)
     };
     arrivals.iter().map(each).collect()
-}
-
-/// Greedy, and each rule of sampling, some with penalties.
-fn sampling(p: &mut Prng) -> SamplingParams {
-    let plain = SamplingParams { temperature: 1.0, seed: p.bits(), ..SamplingParams::default() };
-    match p.below(6) {
-        0 | 1 => SamplingParams::default(),
-        2 => plain,
-        3 => SamplingParams { top_k: 20, top_p: 0.9, ..plain },
-        4 => SamplingParams { temperature: 0.7, min_p: 0.05, presence_penalty: 0.5, ..plain },
-        _ => SamplingParams { repetition_penalty: 1.3, frequency_penalty: 0.2, ..SamplingParams::default() },
-    }
-}
-
-/// Requests of which half share their first 40 tokens.
-fn arrivals(seed: u64, count: u32) -> Vec<Arrival> {
-    let mut p = Prng::new(seed);
-    let shared: Vec<u32> = (0..40).map(|_| p.below(256) as u32).collect();
-    (0..count)
-        .map(|_| {
-            let own = (0..p.between(1, 60)).map(|_| p.below(256) as u32).collect::<Vec<_>>();
-            let prompt = if p.chance(1, 2) { [shared.clone(), own].concat() } else { own };
-            let max_tokens = Tokens(p.between(1, 50) as u32);
-            let mut request = Request::new(Nanos::ZERO, Prompt::Tokens(prompt.into()), max_tokens);
-            request.sampling = sampling(&mut p);
-            request.priority = p.below(2) as u8;
-            request.client = p.below(3) as u32;
-            Arrival { request, at: p.below(30) as u32, cancel: None }
-        })
-        .collect()
 }
 
 /// Every request has the tokens that it has alone.

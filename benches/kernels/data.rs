@@ -1,6 +1,7 @@
 //! Random contents, drawn once: pages of the cache, activations, logits; and room that every row takes anew.
 
 use crate::gpu::Gpu;
+use flyball::number::to_bf16;
 use flyball::prng::Prng;
 
 /// Drawn on the host; the device repeats it.
@@ -44,7 +45,7 @@ pub struct Data {
 impl Data {
     pub fn new(gpu: &mut Gpu) -> Result<Self, String> {
         let mut prng = Prng::new(1);
-        let halves: Vec<u16> = (0..DRAWN_BYTES / 2).map(|_| bf16(prng.normal() as f32)).collect();
+        let halves: Vec<u16> = (0..DRAWN_BYTES / 2).map(|_| to_bf16(prng.normal() as f32)).collect();
         let codes: Vec<u8> = (0..DRAWN_BYTES).map(|_| e4m3(prng.bits())).collect();
         let logits: Vec<f32> = (0..DRAWN_BYTES / 4).map(|_| 3.0 * prng.normal() as f32).collect();
         Ok(Self {
@@ -113,12 +114,6 @@ fn filled<T: Value>(gpu: &mut Gpu, bytes: u64, values: &[T]) -> Result<Region, S
     }
     gpu.wait()?;
     Ok(region)
-}
-
-/// Rounded to nearest, ties to even; of finite values.
-fn bf16(x: f32) -> u16 {
-    let bits = x.to_bits();
-    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }
 
 /// A sign, one of four exponents, a mantissa.

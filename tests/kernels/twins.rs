@@ -12,19 +12,36 @@ use flyball::prng::Prng;
 use flyball::request::SamplingParams;
 use flyball_simt::core::{self};
 
+/// Rounds alike, to every type.
+fn rounds_alike(value: f32) {
+    assert_eq!(number::to_bf16(value), core::to_bf16(value), "{value}");
+    assert_eq!(number::to_f16(value), core::to_f16(value), "{value}");
+    assert_eq!(number::to_e4m3(value), core::to_e4m3(value), "{value}");
+}
+
+/// `flyball::number` is held to the definitions of the formats; so what has its bits is right. To a small float, what
+/// is one, lies in the middle of two, or just beside either, in both signs, tries every case of its rounding.
 #[test]
 fn small_floats_have_the_bits_of_the_kernels() {
     for bits in 0..=u16::MAX {
         assert_eq!(number::from_bf16(bits).to_bits(), core::from_bf16(bits).to_bits(), "{bits:#06x}");
         assert_eq!(number::from_f16(bits).to_bits(), core::from_f16(bits).to_bits(), "{bits:#06x}");
         assert_eq!(number::from_e4m3(bits as u8).to_bits(), core::from_e4m3(bits as u8).to_bits());
+        let next = bits.wrapping_add(1);
+        for [low, high] in [
+            [number::from_bf16(bits), number::from_bf16(next)],
+            [number::from_f16(bits), number::from_f16(next)],
+            [number::from_e4m3(bits as u8), number::from_e4m3(next as u8)],
+        ] {
+            let middle = ((f64::from(low) + f64::from(high)) / 2.0) as f32;
+            for value in [low, middle] {
+                [value.next_down(), value, value.next_up()].into_iter().for_each(rounds_alike);
+            }
+        }
     }
     let mut prng = Prng::new(1);
     for _ in 0..200_000 {
-        let value = f32::from_bits(prng.bits() as u32);
-        assert_eq!(number::to_bf16(value), core::to_bf16(value), "{value}");
-        assert_eq!(number::to_f16(value), core::to_f16(value), "{value}");
-        assert_eq!(number::to_e4m3(value), core::to_e4m3(value), "{value}");
+        rounds_alike(f32::from_bits(prng.bits() as u32));
     }
 }
 
