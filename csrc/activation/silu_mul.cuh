@@ -30,8 +30,9 @@ struct SiluMul {
             for (uint32_t d = 0; d < kDeep; ++d) {
                 if (at + d * stride >= count) continue;
                 const int64_t from = source(at + d * stride, pieces, p.width);
+                const int64_t further = (mutated(Mutant::gate_from_next) ? 2 : 1) * int64_t(p.width);
                 gate[d] = input.template load<kWidth>(from);
-                up[d] = input.template load<kWidth>(from + (mutated(Mutant::gate_from_next) ? 2 : 1) * int64_t(p.width));
+                up[d] = input.template load<kWidth>(from + further);
             }
             FB_UNROLL
             for (uint32_t d = 0; d < kDeep; ++d) {

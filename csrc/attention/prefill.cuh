@@ -19,6 +19,7 @@
 #include "../params.h"
 #include "online.cuh"
 #include "queries.cuh"
+#include "scales.cuh"
 
 namespace flyball {
 
@@ -38,7 +39,7 @@ struct Prefill {
     static constexpr uint32_t kSlots = kSlotBytes > 16384 ? 3 : 4;
     static constexpr uint32_t kQueryBytes = kRows / Query::Rows::kTokens * Query::Rows::kBytes;
     static constexpr uint32_t kShared = kQueryBytes + kSlots * kSlotBytes;
-    static constexpr uint32_t kCtasPerSm = head_dim <= 128 ? 2 : 1;  // per SM
+    static constexpr uint32_t kCtasPerSm = head_dim <= 128 ? 2 : 1;
     static constexpr uint32_t kSteps = head_dim / 16;   // of Q * K
     static constexpr uint32_t kBlocks = head_dim / 8;   // of P * V
     static constexpr uint32_t kSubtiles = kKeys / Cache::kTokens;
@@ -80,7 +81,7 @@ private:
         FB_UNROLL
         for (uint32_t step = 0; step + 1 < kSlots; ++step) fetch(step);
         load_queries();
-        const float scale = logit_scale();
+        const float scale = logit_scale(p, head);
         for (uint32_t step = 0; step < steps; step += 2) {
             await(step);
             add_keys(step, scale);
@@ -115,7 +116,7 @@ private:
     // for an unused slot may hold NaN, and 0 * NaN is not 0. The table is read a step ahead.
     FB_DEVICE void fetch(uint32_t step) {
         if (step < steps) {
-            const Paging paging = {p.pool.page_stride, p.pool.page_shift, p.pool.heads_kv, head_dim};
+            const Paging paging(p.pool, head_dim);
             const Global<Stored> cached(p.pool.pages);
             const uint32_t key = first_key(step), part = head + (step % 2 ? p.pool.heads_kv : 0);
             const Shared<uint8_t> slot(slot_byte(step));
@@ -129,7 +130,7 @@ private:
                 // A warp may straddle subtiles where rows are not a power of two of pieces.
                 const uint32_t page = shuffle(pages, subtile);
                 const uint64_t source =
-                    cached.address_of(paging.key(page, part, paging.offset(key + at)) + piece * (16 / sizeof(Stored)));
+                    cached.address_of(paging.element(page, part, key + at) + piece * (16 / sizeof(Stored)));
                 const bool valid = key + at < keys || (mutated(Mutant::tail_unzeroed) && key + at / 16 * 16 < keys);
                 copy_async(slot, subtile * Cache::kBytes + Cache::byte(in_tile, piece), source, valid);
             }
@@ -226,7 +227,7 @@ private:
     }
 
     FB_DEVICE void write(float scale) {
-        const float unit = p.pool.v_scale ? Global<float>(p.pool.v_scale)[head] : 1.0f;
+        const float unit = scale_of(p.pool.v_scale, head);
         FB_UNROLL
         for (uint32_t band = 0; band < kBands; ++band) {
             FB_UNROLL
@@ -248,12 +249,6 @@ private:
                 if (p.lse && lane_index() % 4 == 0) Global<float>(p.lse).set(to, whole.lse());
             }
         }
-    }
-
-    // From a product of fragments to a logit in log2 units.
-    FB_DEVICE float logit_scale() const {
-        const float stored = p.pool.k_scale ? Global<float>(p.pool.k_scale)[head] : 1.0f;
-        return p.scale * kLog2E * stored;
     }
 };
 

@@ -111,11 +111,11 @@ struct Walk {
             enter_next();
         }
         if (tile % kLanes == 0 && tile > 0) pages = pages_of(chunk, tile);
-        const Paging paging = {p.pool.page_stride, p.pool.page_shift, p.pool.heads_kv, head_dim};
+        const Paging paging(p.pool, head_dim);
         const uint32_t page = shuffle(pages, tile % kLanes);
         const uint32_t first = token(chunk, tile);
         const Global<Stored> cached(p.pool.pages);
-        step.key = cached.address_of(paging.key(page, head, paging.offset(first)));
+        step.key = cached.address_of(paging.element(page, head, first));
         step.value = step.key + (uint64_t(p.pool.heads_kv) << p.pool.page_shift) * head_dim * sizeof(Stored);
         step.tokens = first >= chunk.end ? 0 : chunk.end - first < kTokens ? chunk.end - first : kTokens;
         tile += 1;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "../params.h"
 #include "host_device.h"
 
 namespace flyball {
@@ -11,18 +12,16 @@ namespace flyball {
 struct Paging {
     int64_t page_stride;
     uint32_t page_shift;
-    uint32_t heads_kv;
     uint32_t head_dim;
 
-    FB_HD uint32_t page(uint32_t token) const { return token >> page_shift; }
-    FB_HD uint32_t offset(uint32_t token) const { return token & ((1u << page_shift) - 1u); }
+    FB_HD Paging(const fb_pool& pool, uint32_t head_dim)
+        : page_stride(pool.page_stride), page_shift(pool.page_shift), head_dim(head_dim) {}
 
-    // Elements from the pool's start; a pool exceeds 2^31 elements, so page bases are 64 bits wide.
-    FB_HD int64_t key(int64_t page, uint32_t head, uint32_t offset) const {
-        return page * page_stride + (int64_t(head) << page_shift) * head_dim + int64_t(offset) * head_dim;
-    }
-    FB_HD int64_t value(int64_t page, uint32_t head, uint32_t offset) const {
-        return key(page, heads_kv + head, offset);
+    // Elements from the pool's start to a token in a page: `part` counts the heads of K, then those of V. A pool
+    // exceeds 2^31 elements, so page bases are 64 bits wide.
+    FB_HD int64_t element(int64_t page, uint32_t part, uint32_t token) const {
+        const uint32_t offset = token & ((1u << page_shift) - 1u);
+        return page * page_stride + (int64_t(part) << page_shift) * head_dim + int64_t(offset) * head_dim;
     }
 };
 

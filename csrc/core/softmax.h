@@ -42,20 +42,4 @@ struct Softmax {
     FB_HD float lse() const { return empty() ? minus_infinity() : (max + log2f(sum)) * kLn2; }
 };
 
-// Two disjoint parts of one row, and how each part's weighted values are to be scaled.
-struct Merged {
-    Softmax both;
-    float left;
-    float right;
-};
-
-FB_HD Merged merge(Softmax left, Softmax right) {
-    Merged merged;
-    merged.both.max = fmaxf(left.max, right.max);
-    merged.left = rescale(left.max, merged.both.max);
-    merged.right = rescale(right.max, merged.both.max);
-    merged.both.sum = left.sum * merged.left + right.sum * merged.right;
-    return merged;
-}
-
 }  // namespace flyball

@@ -12,9 +12,10 @@
 //
 // Methods: FlashAttention-3 (Shah et al., 2024) for the roles and both overlaps; rescaling only where a maximum has
 // risen by much is FlashAttention-4's (2025). Bound by the tensor cores: on an H200, causal, 32 query heads of 128 on
-// 8 KV heads, 8192 tokens, 16-token pages, bf16: 669 TFLOP/s, half of the square counted.
+// 8 KV heads, 8192 tokens, 16-token pages, bf16: 649 TFLOP/s, half of the square counted (benches/results).
 #pragma once
 
+#include "../attention/scales.cuh"
 #include "../core/mask.h"
 #include "../core/mutant.h"
 #include "../core/softmax.h"
@@ -220,7 +221,7 @@ private:
         }
 
         FB_DEVICE void begin() {
-            scale = p.scale * kLog2E * (p.pool.k_scale ? Global<float>(p.pool.k_scale)[item.head] : 1.0f);
+            scale = logit_scale(p, item.head);
             FB_UNROLL
             for (uint32_t half = 0; half < 2; ++half) {
                 visible[half] = item.visible(row(half)) + (mutated(Mutant::causal_edge) ? 1 : 0);
@@ -356,7 +357,7 @@ private:
             for (uint32_t half = 0; half < 2; ++half) {
                 sum[half] = fmaf(sum[half], keep[half], total[half][0] + total[half][1]);
             }
-            return any_in_warp(keep[0] != 1.0f || keep[1] != 1.0f);
+            return warp_any(keep[0] != 1.0f || keep[1] != 1.0f);
         }
 
         template <bool masked>
@@ -379,7 +380,7 @@ private:
 
         // Normalises and writes both rows, 16 bytes at once: the four threads of a row exchange their words.
         FB_DEVICE void finish() {
-            const float unit = p.pool.v_scale ? Global<float>(p.pool.v_scale)[item.head] : 1.0f;
+            const float unit = scale_of(p.pool.v_scale, item.head);
             FB_UNROLL
             for (uint32_t half = 0; half < 2; ++half) {
                 const Softmax softmax = {max[half] * scale, warp_sum<4>(sum[half])};

@@ -158,14 +158,6 @@ FB_DEVICE uint32_t same_in_warp(uint32_t value) {
 #endif
 }
 
-FB_DEVICE bool any_in_warp(bool condition) {
-#ifdef __CUDACC__
-    return __any_sync(0xffffffffu, condition);
-#else
-    return warp_max(float(condition)) > 0.0f;
-#endif
-}
-
 // ---- Tensor copies: a box of a tensor, by coordinates, innermost first; what is outside comes as zeros.
 
 // A map is 128 bytes of a parameter block, at a multiple of 64.
@@ -237,7 +229,7 @@ FB_DEVICE void products_wait(Accumulator<n>& sums) {
 // arithmetic that is meant to hide them, but not over a branch. No weight is negative; the branch is never taken.
 FB_DEVICE void pin_before(float value) {
 #ifdef __CUDACC__
-    if (any_in_warp(value < 0.0f)) __trap();
+    if (warp_any(value < 0.0f)) __trap();
 #else
     (void)value;
 #endif

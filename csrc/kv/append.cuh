@@ -172,8 +172,8 @@ private:
                 x.high[i] /= scale;
             }
         }
-        const Paging paging = {p.pool.page_stride, p.pool.page_shift, p.pool.heads_kv, head_dim};
-        const int64_t at = paging.key(slot >> p.pool.page_shift, part, paging.offset(uint32_t(slot))) + element();
+        const Paging paging(p.pool, head_dim);
+        const int64_t at = paging.element(slot >> p.pool.page_shift, part, uint32_t(slot)) + element();
         const Global<Stored> pages(p.pool.pages);
         pages.store(at, stored(x.low));
         pages.store(at + kHalf, stored(x.high));

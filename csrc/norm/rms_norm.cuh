@@ -2,8 +2,8 @@
 //   input, residual, output [rows, hidden]; the residual, if any, becomes the sum.
 // One cta per row, grid-stride, the row in registers, two vectors of 16 bytes per thread; all its loads, the weight's
 // too, are in flight before the first is used. Shared: a sum per warp.
-// Moves 4 * hidden * 2 bytes per row (2 without residual): bound by memory; 86 % of a copy at 4096 x 4096 on an H200 (benches/results).
-// The order of the sum depends on `hidden` alone. Method: Zhang and Sennrich, 2019.
+// Moves 4 * hidden * 2 bytes per row (2 without residual): bound by memory; 86 % of a copy at 4096 x 4096 on an H200
+// (benches/results). The order of the sum depends on `hidden` alone. Method: Zhang and Sennrich, 2019.
 #pragma once
 
 #include "../core/mutant.h"

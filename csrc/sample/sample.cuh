@@ -9,8 +9,8 @@
 // else happens there. Where it is too low (k above 384, a row that rises) the bound of the whole row serves a second
 // read, backwards, so that a part comes from the cache; top-p alone needs that read in any case, for the row's mass.
 // Only a list that overflows again (thousands of ties, k above 1000) or misses the mass (a flat row) sends the rules
-// back to the row, one read per question. Greedy rows are read once, rows with min-p alone or no rule twice. Not
-// measured yet.
+// back to the row, one read per question. Greedy rows are read once, rows with min-p alone or no rule twice. 128 rows
+// of 131,072 take an H200 32 us by top-k and top-p, and 211 us by top-p alone (benches/results).
 //
 // What top-p admits is not searched for: the draw's winner among all is the winner among the admitted ones if it is
 // admitted, which the mass above it tells. If not, neither is anything up to it, and the draw is repeated above.

@@ -2,7 +2,6 @@
 #include "../core/chunks.h"
 #include "../core/mask.h"
 #include "../core/number.h"
-#include "../core/paging.h"
 #include "../core/philox.h"
 #include "../core/rope.h"
 #include "../core/softmax.h"
@@ -19,7 +18,6 @@ float core_from_bf16(uint16_t bits) { return to_float(Bf16{bits}); }
 float core_from_f16(uint16_t bits) { return to_float(F16{bits}); }
 float core_from_e4m3(uint8_t bits) { return to_float(E4m3{bits}); }
 
-Softmax core_merge(Softmax left, Softmax right) { return merge(left, right).both; }
 float core_lse(Softmax softmax) { return softmax.lse(); }
 float core_normalizer(Softmax softmax) { return softmax.normalizer(); }
 

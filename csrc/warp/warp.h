@@ -71,9 +71,6 @@ struct Global {
 
     FB_DEVICE explicit Global(uint64_t address) : address(address) {}
 
-    // Whether there is such a buffer.
-    FB_DEVICE bool present() const { return address != 0; }
-
     FB_DEVICE uint64_t address_of(int64_t index) const { return address + uint64_t(index) * sizeof(T); }
 
     // N elements from `index` on, at the alignment of all of them.

@@ -66,7 +66,6 @@ mod raw {
         pub safe fn core_from_bf16(bits: u16) -> f32;
         pub safe fn core_from_f16(bits: u16) -> f32;
         pub safe fn core_from_e4m3(bits: u8) -> f32;
-        pub safe fn core_merge(left: Softmax, right: Softmax) -> Softmax;
         pub safe fn core_lse(softmax: Softmax) -> f32;
         pub safe fn core_normalizer(softmax: Softmax) -> f32;
         pub safe fn core_philox(counter: Random4, key0: u32, key1: u32) -> Random4;
@@ -84,7 +83,7 @@ mod raw {
 pub use raw::{
     core_chunk_count as chunk_count, core_chunk_span as chunk_span, core_chunk_tokens as chunk_tokens,
     core_from_bf16 as from_bf16, core_from_e4m3 as from_e4m3, core_from_f16 as from_f16, core_lse as lse,
-    core_merge as merge, core_normalizer as normalizer, core_philox as philox, core_rope_turns as rope_turns,
+    core_normalizer as normalizer, core_philox as philox, core_rope_turns as rope_turns,
     core_rotation as rotation, core_to_bf16 as to_bf16, core_to_e4m3 as to_e4m3, core_to_f16 as to_f16,
     core_uniform as uniform, core_visible_keys as visible_keys,
 };
