@@ -34,6 +34,10 @@ namespace simt {
 
 void Fiber::start(unsigned char* stack, void (*entry)()) {
     stack_ = stack;
+#if defined(__SANITIZE_ADDRESS__)
+    // A fiber that waited for ever left its frames there, and with them what they may not touch.
+    __asan_unpoison_memory_region(stack, kStackBytes);
+#endif
 #ifdef SIMT_ASSEMBLY
     // Six registers, the address to return to, and one word so that the stack is aligned as after a call.
     auto* words = reinterpret_cast<uintptr_t*>(stack + kStackBytes) - 8;
