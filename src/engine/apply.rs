@@ -96,6 +96,7 @@ impl Engine {
 
     /// Fills the row of a new resident.
     fn seat(&mut self, admit: Admit, slot: Slot, rank: Rank, computed: u32) {
+        let place = self.plan_of(self.step);
         let sequence = self.live[admit.id.index()].as_mut().expect("it was there");
         let request = &sequence.request;
         let prompt = request.prompt.len().0;
@@ -131,7 +132,7 @@ impl Engine {
         self.sieves[slot.index()] = request.stop.sieve();
         self.user_data[slot.index()] = request.user_data;
         self.outputs.fill(slot, &sequence.output);
-        let plan = &mut self.plans[self.step as usize % usize::from(self.config.pipeline_depth)];
+        let plan = &mut self.plans[place];
         let history = history(sequence, &mut plan.history);
         plan.opened.push(Opened { slot, id: admit.id, sampling: request.sampling, history });
         self.turn_again(slot);
