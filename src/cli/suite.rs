@@ -148,6 +148,7 @@ fn suite(
         }
         Name::Public => {
             let cells = if args.quick { cells::quick() } else { [cells::lab(), cells::beyond()].concat() };
+            names_cells(&args.cells, &cells)?;
             let (cells, absent) = present(args, requests, cells);
             let default = if args.quick { arms::QUICK } else { arms::PUBLIC };
             let names = wishes.names(default);
@@ -164,6 +165,14 @@ impl Wishes<'_> {
             [] => default.iter().map(|name| name.to_string()).collect(),
             given => given.to_vec(),
         }
+    }
+}
+
+/// Whether each text names a cell: a run that leaves out what was asked for would look complete.
+fn names_cells(texts: &[String], cells: &[Cell]) -> Result<(), CliError> {
+    match texts.iter().find(|text| !cells.iter().any(|cell| cell.name().contains(*text))) {
+        Some(text) => Err(CliError::Usage(format!("--cells: no cell has {text:?} in its name"))),
+        None => Ok(()),
     }
 }
 
@@ -218,4 +227,17 @@ fn run_jobs(bench: &Bench, jobs: &[Job]) -> Result<Results, CliError> {
         eprintln!("--reuse: {foreign} of them were made by another build");
     }
     Ok(results)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_names_no_cell_is_refused() {
+        let check = |text: &str| names_cells(&["mix-2".into(), text.into()], &cells::lab());
+        assert!(check("codellama-34b mix-2 poisson 0.7").is_ok());
+        let error = check("CodeLlama").unwrap_err().to_string();
+        assert!(error.contains("no cell has \"CodeLlama\""), "{error}");
+    }
 }
