@@ -7,7 +7,7 @@
 //! TBT is a histogram.
 
 use crate::config::Config;
-use crate::engine::{Counters, Gauges, StepReport};
+use crate::engine::{Counters, Gauges, StepReport, Yields};
 use crate::request::FinishReason;
 use crate::units::{Microjoules, Nanos, Tokens};
 use serde::{Deserialize, Serialize};
@@ -19,13 +19,13 @@ pub struct RequestRecord {
     pub arrival: Nanos,
     /// When its first token came; zero if none did.
     pub first: Nanos,
-    /// When its last token came so far.
+    /// When its last token came; zero until it has ended.
     pub last: Nanos,
     /// Its prompt.
     pub prompt: Tokens,
     /// Prompt tokens that came from the prefix cache.
     pub cached: Tokens,
-    /// Its output so far.
+    /// Its output; zero until it has ended.
     pub output: Tokens,
     /// Why it ended; `None` while it has not.
     pub reason: Option<FinishReason>,
@@ -255,11 +255,16 @@ impl Timeline {
     }
 }
 
+/// When a token came that has not come.
+const NEVER: Nanos = Nanos::MAX;
+
 /// Everything that a run leaves, filled step by step.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     /// By the requests' `user_data`, which counts them from zero.
     pub records: Vec<RequestRecord>,
+    /// When the last token of each came so far, or [`NEVER`]: all that most tokens touch, so that it stays near.
+    last: Vec<Nanos>,
     /// All gaps between two tokens.
     pub tbt: Histogram,
     /// The run over time.
@@ -273,12 +278,14 @@ pub struct Metrics {
 impl Metrics {
     /// With room for `requests`.
     pub fn with_capacity(requests: usize) -> Self {
-        Self { records: Vec::with_capacity(requests), ..Self::default() }
+        let (records, last) = (Vec::with_capacity(requests), Vec::with_capacity(requests));
+        Self { records, last, ..Self::default() }
     }
 
     /// A request arrives; its `user_data` is the number of those before it.
     pub fn arrived(&mut self, arrival: Nanos, prompt: Tokens) {
         self.records.push(RequestRecord { arrival, prompt, ..RequestRecord::default() });
+        self.last.push(NEVER);
     }
 
     /// The last that arrived was refused.
@@ -303,6 +310,8 @@ impl Metrics {
             record.reason = Some(ended.reason);
             record.output = ended.generated;
             record.cached = ended.cached;
+            let last = self.last[ended.user_data as usize];
+            record.last = if last == NEVER { Nanos::ZERO } else { last };
         }
     }
 
@@ -310,28 +319,7 @@ impl Metrics {
     fn settled(&mut self, report: &StepReport<'_>, gauges: Gauges) {
         let outcome = report.outcome;
         let now = outcome.finished;
-        // Most rows of a step had their last token at the same time: count equal gaps together.
-        let (mut gap, mut times) = (0, 0);
-        for token in report.tokens {
-            let record = &mut self.records[token.user_data as usize];
-            if token.index == 1 {
-                record.first = now;
-            } else {
-                let this = now.0 - record.last.0;
-                if this != gap {
-                    if times > 0 {
-                        self.tbt.add(gap, times);
-                    }
-                    (gap, times) = (this, 0);
-                }
-                times += 1;
-            }
-            record.last = now;
-            record.output = Tokens(token.index);
-        }
-        if times > 0 {
-            self.tbt.add(gap, times);
-        }
+        self.count_gaps(report.tokens, now);
         self.output_tokens += report.tokens.len() as u64;
         self.finished_at = now;
         self.power.add(outcome.started, now, outcome.energy);
@@ -342,6 +330,26 @@ impl Metrics {
         point.preemptions += report.decision.evict.len() as u32;
         point.tokens += report.tokens.len() as u64;
         point.joules += outcome.energy.as_joules_f64();
+    }
+
+    /// Counts the gaps that these tokens end. Most rows of a step had their last token at the same time: they are
+    /// counted together. A loop of its own, out of line, whose few words stay in registers.
+    #[inline(never)]
+    fn count_gaps(&mut self, tokens: Yields<'_>, now: Nanos) {
+        let Self { records, last, tbt, .. } = self;
+        let (mut before, mut times) = (now, 0);
+        tokens.iter().for_each(|token| {
+            let last = std::mem::replace(&mut last[token.user_data as usize], now);
+            if last == before {
+                times += 1;
+            } else if last == NEVER {
+                records[token.user_data as usize].first = now;
+            } else {
+                tbt.add((now - before).0, times);
+                (before, times) = (last, 1);
+            }
+        });
+        tbt.add((now - before).0, times);
     }
 
     /// Output tokens so far.

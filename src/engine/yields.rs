@@ -61,8 +61,21 @@ impl Iterator for YieldsIter<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<TokenEvent> {
-        let (row, &token) = self.rows.find(|(row, _)| !row.barren)?;
-        let (slot, index) = (row.slot, row.generated + 1);
-        Some(TokenEvent { id: row.id, user_data: row.user_data, slot, index, token })
+        self.rows.find(yields).map(event)
     }
+
+    /// Loops without asking in between how far it has come.
+    #[inline]
+    fn fold<B, F: FnMut(B, TokenEvent) -> B>(self, init: B, fold: F) -> B {
+        self.rows.filter(yields).map(event).fold(init, fold)
+    }
+}
+
+fn yields((row, _): &(&Row, &u32)) -> bool {
+    !row.barren
+}
+
+fn event((row, &token): (&Row, &u32)) -> TokenEvent {
+    let (slot, index) = (row.slot, row.generated + 1);
+    TokenEvent { id: row.id, user_data: row.user_data, slot, index, token }
 }
