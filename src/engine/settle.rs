@@ -68,8 +68,8 @@ impl Engine {
         }
     }
 
-    /// Credits every token to its request. Notes the rows that come to a turn, which may fill a block or end,
-    /// those that yield none or what may be a stop token, and those whose request has lost its slot.
+    /// Credits every token to its request. Notes the rows that come to a turn, which may fill a block, end, or yield
+    /// nothing; those that got what may be a stop token; and those whose request has lost its slot.
     fn credit(&mut self, step: u64) {
         let (plan, stamp) = (self.plan_of(step), Resident::stamp(step));
         let Self { plans, outcome, rows, sieves, outputs, turns, noted, .. } = self;
@@ -164,8 +164,10 @@ impl Engine {
     }
 }
 
-/// Credits the tokens of as many rows as a word has bits, and notes those that yield none, or what may be a
-/// stop token. A loop of its own, out of line and without calls, whose few words stay in registers.
+/// Credits the tokens of as many rows as a word has bits, and notes those whose request has lost its slot, or
+/// that got what may be a stop token. A loop of its own, out of line and without calls, whose few words stay in
+/// registers; from the last row on, since then one shift puts every bit in its place. Rows that sample nothing need
+/// no test: they come to their turn, and nobody awaits a token of them.
 #[inline(never)]
 fn credit(
     planned: &[Row],
@@ -178,20 +180,21 @@ fn credit(
     // As many as residents: one check of the bounds does for both.
     let sieves = &sieves[..rows.len()];
     let mut noted = 0;
-    for (bit, (row, &token)) in planned.iter().zip(tokens).enumerate() {
+    for (row, &token) in planned.iter().zip(tokens).rev() {
         let r = &mut rows[row.slot.index()];
-        let yields = r.id == row.id && row.samples;
-        if yields {
-            // A later step may yield its next input by now.
-            if r.awaits == stamp {
-                (r.input, r.awaits) = (token, 0);
-            }
-            if r.stores {
-                outputs.put(row.slot, row.generated, token);
-            }
+        if r.id != row.id {
+            noted = noted << 1 | 1;
+            continue;
         }
-        // No branch: which rows these are, nothing foretells.
-        noted |= u64::from(!yields | sieves[row.slot.index()].holds(token)) << bit;
+        // A later step may yield its next input by now.
+        if r.awaits == stamp {
+            (r.input, r.awaits) = (token, 0);
+        }
+        if r.stores && row.samples {
+            outputs.put(row.slot, row.generated, token);
+        }
+        // No branch: which tokens the sieve holds, nothing foretells.
+        noted = noted << 1 | u64::from(sieves[row.slot.index()].holds(token));
     }
     noted
 }
