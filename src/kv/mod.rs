@@ -235,10 +235,14 @@ impl Kv {
     /// before its beginning. With a fence, they stay in limbo until that step has settled.
     pub fn release(&mut self, slot: Slot, fence: Option<u64>) {
         let len = std::mem::take(&mut self.lens[slot.index()]) as usize;
-        let blocks = self.tables[slot.index() * self.row_max..][..len].iter().rev();
+        let row = &self.tables[slot.index() * self.row_max..][..len];
+        let blocks = row.iter().rev();
         match fence {
             Some(step) => self.limbo.extend(blocks.map(|block| (step, *block))),
-            None => blocks.for_each(|block| give(&mut self.pool, &mut self.prefix, *block)),
+            None if self.prefix.enabled() => {
+                blocks.for_each(|block| give(&mut self.pool, &mut self.prefix, *block));
+            }
+            None => self.pool.give_all(row),
         }
         self.debug_check();
     }

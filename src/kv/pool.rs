@@ -75,6 +75,16 @@ impl BlockPool {
         self.free.push(block);
     }
 
+    /// Holds each of these blocks once less, and puts those that nobody holds any more back, the last first.
+    pub fn give_all(&mut self, blocks: &[BlockId]) {
+        let held: u32 = blocks.iter().map(|block| self.unhold(*block)).sum();
+        let blocks = blocks.iter().rev().copied();
+        match held {
+            0 => self.free.extend(blocks),
+            _ => self.free.extend(blocks.filter(|block| self.refs[block.index()] == 0)),
+        }
+    }
+
     pub fn free_blocks(&self) -> &[BlockId] {
         &self.free
     }
