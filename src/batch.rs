@@ -52,8 +52,8 @@ pub struct Row {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Source {
     Id,
-    Ids,
     FromStep,
+    Ids,
     #[default]
     Unknown,
 }
