@@ -23,7 +23,7 @@ impl Engine {
         plan.rows.resize(decision.rows(), Row::default());
         let BatchPlan { rows: planned, token_ids, shape, .. } = plan;
         let turns = &mut turns[place];
-        turns.clear();
+        turns.reset(planned.len());
         let mut writer = Writer { live, outputs, token_ids, shape, stamp: Resident::stamp(self.step) };
         let admitted = decision.admit.iter().filter(|a| a.tokens > 0).map(|admit| {
             let sequence = live[admit.id.index()].as_ref();

@@ -73,8 +73,9 @@ impl Engine {
     fn credit(&mut self, step: u64) {
         let (plan, stamp) = (self.plan_of(step), Resident::stamp(step));
         let Self { plans, outcome, rows, sieves, outputs, turns, noted, .. } = self;
-        let yields = plans[plan].rows.chunks(WORD).zip(outcome.tokens.chunks(WORD));
-        noted.clear();
+        let planned = &plans[plan].rows;
+        let yields = planned.chunks(WORD).zip(outcome.tokens.chunks(WORD));
+        noted.reset(planned.len());
         for ((planned, tokens), (noted, turns)) in
             yields.zip(noted.words().iter_mut().zip(turns[plan].words()))
         {
