@@ -9,7 +9,7 @@
 use crate::config::Config;
 use crate::engine::{Counters, Gauges, StepReport, Yields};
 use crate::request::FinishReason;
-use crate::units::{Microjoules, Nanos, Tokens};
+use crate::units::{Microjoules, Nanos, Tokens, float};
 use serde::{Deserialize, Serialize};
 
 /// What became of one request.
@@ -169,14 +169,14 @@ const SECOND: u64 = 1_000_000_000;
 impl PowerMeter {
     fn add(&mut self, from: Nanos, to: Nanos, energy: Microjoules) {
         self.total += energy;
-        let (mut at, per_ns) = (from.0, energy.0 as f64 / to.0.saturating_sub(from.0).max(1) as f64);
+        let (mut at, per_ns) = (from.0, float(energy.0) / float(to.0.saturating_sub(from.0).max(1)));
         while at < to.0 {
             if at / SECOND != self.window {
                 self.max_window = self.max_window.max(self.in_window);
                 (self.window, self.in_window) = (at / SECOND, 0.0);
             }
             let end = to.0.min((self.window + 1) * SECOND);
-            self.in_window += per_ns * (end - at) as f64;
+            self.in_window += per_ns * float(end - at);
             at = end;
         }
     }

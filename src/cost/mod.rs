@@ -13,7 +13,7 @@ mod profile;
 
 pub use profile::{Hardware, Limits, ModelShape, Profile};
 
-use crate::units::{Bytes, Microjoules, Nanos, Tokens};
+use crate::units::{Bytes, Microjoules, Nanos, Tokens, float};
 use profile::Plane;
 
 /// What a cost depends on: sums over the rows of one batch.
@@ -156,10 +156,10 @@ impl CostModel {
         }
         let mut ns = self.overhead + self.row * f64::from(shape.rows) + self.dense(shape.tokens);
         if shape.decodes > 0 {
-            ns += Plane::max(&self.decode, f64::from(shape.decodes), shape.decode_context as f64);
+            ns += Plane::max(&self.decode, f64::from(shape.decodes), float(shape.decode_context));
         }
         if shape.chunk_tokens > 0 {
-            ns += Plane::max(&self.prefill, f64::from(shape.chunk_tokens), shape.pairs as f64);
+            ns += Plane::max(&self.prefill, f64::from(shape.chunk_tokens), float(shape.pairs));
         }
         Nanos(ns as u64)
     }
@@ -177,7 +177,7 @@ impl CostModel {
     pub fn recompute_time(&self, tokens: Tokens) -> Nanos {
         let mut shape = BatchShape::default();
         shape.add_chunk(tokens.0, 0);
-        let attention = Plane::max(&self.prefill, f64::from(tokens.0), shape.pairs as f64);
+        let attention = Plane::max(&self.prefill, f64::from(tokens.0), float(shape.pairs));
         Nanos((self.prefill_token_ns() * f64::from(tokens.0) + attention) as u64)
     }
 
@@ -196,11 +196,11 @@ impl CostModel {
     #[inline]
     pub fn step_energy(&self, shape: &BatchShape, time: Nanos) -> Microjoules {
         let e = &self.energy;
-        let ns = time.0 as f64;
+        let ns = float(time.0);
         let work = e.token * f64::from(shape.tokens)
-            + e.context * shape.decode_context as f64
-            + e.pair * shape.pairs as f64
-            + e.swap_per_byte * (shape.swap_out.0 + shape.swap_in.0) as f64;
+            + e.context * float(shape.decode_context)
+            + e.pair * float(shape.pairs)
+            + e.swap_per_byte * float(shape.swap_out.0 + shape.swap_in.0);
         Microjoules((e.busy_per_ns * ns + work).min(e.board_per_ns * ns) as u64)
     }
 
