@@ -227,25 +227,32 @@ pub struct Timeline {
 
 impl Default for Timeline {
     fn default() -> Self {
-        Self { span: Nanos(SECOND / 16), points: Vec::new() }
+        Self { span: Self::SPAN_MIN, points: Vec::new() }
     }
 }
 
 impl Timeline {
     /// The most stretches.
     pub const POINTS_MAX: usize = 512;
+    /// How long a stretch is before the first doubling.
+    const SPAN_MIN: Nanos = Nanos(SECOND / 16);
 
-    #[inline]
     fn at(&mut self, time: Nanos) -> &mut Point {
-        let mut index = (time.0 / self.span.0) as usize;
+        let mut index = self.index(time);
         while index >= Self::POINTS_MAX {
             self.halve();
-            index = (time.0 / self.span.0) as usize;
+            index = self.index(time);
         }
         if index >= self.points.len() {
             self.points.resize(index + 1, Point::default());
         }
         &mut self.points[index]
+    }
+
+    /// The stretch of a time. Both divisors are constant, since a division by a number takes longer than all else here.
+    fn index(&self, time: Nanos) -> usize {
+        let doublings = (self.span.0 / Self::SPAN_MIN.0).trailing_zeros();
+        ((time.0 / Self::SPAN_MIN.0) >> doublings) as usize
     }
 
     fn halve(&mut self) {
