@@ -531,7 +531,7 @@ impl Engine {
     /// Where the plan of a step is: without a pipeline always in the same place, which stays warm.
     fn plan_of(&self, step: u64) -> usize {
         // The depth is 1 or 2: a mask does, and a step asks too often for a division.
-        step as usize & usize::from(self.config.pipeline_depth - 1)
+        step as usize & usize::from(self.config.pipeline_depth > 1)
     }
 
     /// What came out of the step that settled last.
@@ -670,6 +670,7 @@ impl Engine {
     }
 
     /// Finds out again when a row's next turn comes, and whether it is steady until then.
+    #[inline(always)]
     fn turn_again(&mut self, slot: Slot) {
         let steady = self.rows[slot.index()].turn_again(self.config.block_shift());
         self.steady.set(slot, steady);

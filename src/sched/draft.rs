@@ -112,8 +112,7 @@ impl<'d> Draft<'d> {
     #[inline]
     pub fn decode_steady(&mut self, view: &View<'_>, at: usize, end: usize) -> usize {
         let rest = &view.order[at..end.min(at + self.tokens as usize)];
-        let stop = rest.iter().position(|slot| !view.steady(*slot));
-        let count = stop.unwrap_or(rest.len());
+        let count = view.steady.leading(rest);
         let runs = rest[..count].iter().map(|&slot| Run { slot, tokens: 1, reason: Reason::Decode });
         self.decision.run.extend(runs);
         self.tokens -= count as u32;
