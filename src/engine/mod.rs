@@ -169,7 +169,7 @@ pub struct Engine {
     scratch: Scratch,
     left: Left,
     taken: Vec<RequestId>,
-    /// The rows of each plan that come to a turn with it.
+    /// The rows of each plan that come to a turn with it; once it is planned, those to attend to when it settles.
     turns: [RowSet; 2],
     returning: Vec<(Slot, HostSpan)>,
     /// The rows of the plan that settles for whom a token is more than one more.

@@ -41,11 +41,16 @@ impl Engine {
         self.take_turns(place);
     }
 
-    /// The rows that come to their turn with a plan, from the last on.
+    /// The rows that come to their turn with a plan, from the last on. Those that only fill a block which nobody
+    /// publishes are done with that: nothing of them is to be noted when the step settles.
     fn take_turns(&mut self, plan: usize) {
         let mut end = self.plans[plan].rows.len();
         while let Some(at) = self.turns[plan].last(end) {
-            self.take_turn(self.plans[plan].rows[at].slot);
+            let Row { slot, samples, .. } = self.plans[plan].rows[at];
+            self.take_turn(slot);
+            if samples && !self.config.prefix_cache && self.rows[slot.index()].ready() {
+                self.turns[plan].remove(at);
+            }
             end = at;
         }
     }

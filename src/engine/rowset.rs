@@ -27,6 +27,11 @@ impl RowSet {
         self.words[place / WORD] |= 1 << (place % WORD);
     }
 
+    /// Takes a row out.
+    pub(super) fn remove(&mut self, place: usize) {
+        self.words[place / WORD] &= !(1 << (place % WORD));
+    }
+
     /// The words, for loops that write them whole: row `place` is bit `place % WORD` of word `place / WORD`.
     pub(super) fn words(&mut self) -> &mut [u64] {
         &mut self.words
@@ -71,6 +76,10 @@ mod tests {
             for at in 0..=300 {
                 prop_assert_eq!(set.next(at), places.range(at..).next().copied());
                 prop_assert_eq!(set.last(at), places.range(..at).next_back().copied());
+            }
+            if let Some(first) = set.next(0) {
+                set.remove(first);
+                prop_assert_eq!(set.next(0), places.iter().nth(1).copied());
             }
             set.reset(200);
             prop_assert_eq!((set.next(0), set.last(200)), (None, None));

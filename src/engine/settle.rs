@@ -68,7 +68,7 @@ impl Engine {
         }
     }
 
-    /// Credits every token to its request. Notes the rows that come to a turn, which may fill a block, end, or yield
+    /// Credits every token to its request. Notes the rows that came to a turn, which may fill a block, end, or yield
     /// nothing; those that got what may be a stop token; and those whose request has lost its slot.
     fn credit(&mut self, step: u64) {
         let (plan, stamp) = (self.plan_of(step), Resident::stamp(step));
