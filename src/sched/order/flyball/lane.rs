@@ -18,6 +18,11 @@ impl Lane {
         Self { share, credit_ns: 0.0 }
     }
 
+    /// Its share of the machine.
+    pub(super) fn share(&self) -> f64 {
+        self.share
+    }
+
     /// A step of `span` has passed. A mean job takes `mean_ns` of the machine.
     pub(super) fn pass(&mut self, span: Nanos, mean_ns: f64) {
         self.credit_ns = (self.credit_ns + self.share * span.0 as f64).min(BURST * mean_ns);

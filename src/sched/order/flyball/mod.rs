@@ -24,6 +24,7 @@ use crate::sched::{Budget, Candidate, Event, Job, Mode, Policy, Rank, Reason, Re
 use crate::units::{Nanos, Tokens};
 use lane::Lane;
 use pace::Pace;
+use shadow::Model;
 use traffic::Traffic;
 use tuner::Tuner;
 
@@ -111,6 +112,16 @@ impl Flyball {
         let mut full = BatchShape::default();
         (0..view.config.max_num_seqs).for_each(|_| full.add_decode(1_024));
         self.traffic.prime(view.cost.prefill_token_ns(), view.cost.compute_time(&full), full.decodes);
+        self.tuner.prime(Model {
+            cost: view.cost.clone(),
+            stretch: 1.0,
+            budget: view.config.max_num_batched_tokens.0,
+            pool: u64::from(view.config.kv_blocks.0) * u64::from(view.config.block_size.0),
+            seqs: view.config.max_num_seqs as usize,
+            quantum: self.quantum,
+            share: self.lane.share(),
+            limit: self.limit,
+        });
         self.taken.reserve(view.config.max_resident as usize);
         self.pace.reserve(view.config.max_resident as usize);
         self.lane.refill(self.traffic.mean_job_ns());
@@ -138,6 +149,7 @@ impl Flyball {
 
     fn timed(&mut self, shape: &BatchShape, span: Nanos) {
         self.traffic.timed(shape, span, self.waiting);
+        self.tuner.timed(shape, span);
         if self.waiting {
             self.lane.pass(span, self.traffic.mean_job_ns());
         } else {

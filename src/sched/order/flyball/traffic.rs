@@ -19,8 +19,6 @@ const BINS: usize = 160;
 const WINDOW: usize = 2_000;
 /// Finished requests below which a class is not told from the others, and no request from another.
 const ENOUGH: u32 = 100;
-/// The same for the machine's slowness.
-const WORK_WEIGHT: f64 = 1.0 / 1024.0;
 /// Outputs of a class that are kept to draw from.
 const SAMPLES: usize = 256;
 /// Latencies that the tail slope looks at.
@@ -48,9 +46,6 @@ pub(super) struct Traffic {
     finished: u64,
     /// Time of a step that decodes, in ns.
     pub step_ns: f64,
-    /// What the tokens of a step account for while somebody waits, and what the step took, in ns.
-    work_ns: f64,
-    busy_ns: f64,
     /// (class, bin) of the last finished requests; a ring.
     recent: Vec<(u8, u8)>,
     next: usize,
@@ -101,8 +96,6 @@ impl Traffic {
             quantum: 256.0,
             finished: 0,
             step_ns: 0.0,
-            work_ns: 0.0,
-            busy_ns: 0.0,
             samples: Default::default(),
             recent: Vec::with_capacity(WINDOW),
             next: 0,
@@ -125,20 +118,9 @@ impl Traffic {
         if shape.decodes > 0 {
             self.step_ns += STEP_WEIGHT * (span - self.step_ns);
         }
-        if !waiting {
-            return;
-        }
-        if shape.decodes > 0 && shape.chunk_tokens == 0 {
+        if waiting && shape.decodes > 0 && shape.chunk_tokens == 0 {
             self.decode_ns += STEP_WEIGHT * (span / decodes - self.decode_ns);
         }
-        let work = decodes * self.decode_ns + f64::from(shape.chunk_tokens) * self.prefill_ns;
-        self.work_ns += WORK_WEIGHT * (work - self.work_ns);
-        self.busy_ns += WORK_WEIGHT * (span - self.busy_ns);
-    }
-
-    /// Machine time over what prefill and decode tokens account for: overheads, attention, swaps.
-    pub(super) fn slowness(&self) -> f64 {
-        if self.work_ns > 0.0 { self.busy_ns / self.work_ns } else { 1.0 }
     }
 
     /// A request was served to its end, `latency` after its arrival.

@@ -1,8 +1,9 @@
 //! Chooses the strength of the boost: γ = c · Eq. 9 of arXiv 2606.18431, with c by the shadow machines.
 
 use super::label::Boost;
-use super::shadow::{CANDIDATES, Shadows, Work};
+use super::shadow::{Arrival, CANDIDATES, Model, Shadows};
 use super::traffic::{Traffic, class};
+use crate::cost::BatchShape;
 use crate::sched::Job;
 use crate::units::Nanos;
 
@@ -10,7 +11,7 @@ use crate::units::Nanos;
 /// pays for more than one.
 const TURN: u64 = 25;
 /// The candidate before there is evidence: c = 1, Eq. 9 itself.
-const FIRST_CHOICE: usize = 4;
+const FIRST_CHOICE: usize = 2;
 /// Share of the newest fit of Eq. 9.
 const SMOOTHING: f64 = 0.3;
 
@@ -19,7 +20,8 @@ const SMOOTHING: f64 = 0.3;
 pub(super) struct Tuner {
     /// The user's own c, if there is one.
     fixed: Option<f64>,
-    shadows: Shadows,
+    /// `None` until the machine is known.
+    shadows: Option<Shadows>,
     candidates: [Boost; CANDIDATES.len()],
     chosen: usize,
     /// Eq. 9, smoothed, per ns; zero before the first fit.
@@ -34,7 +36,7 @@ impl Tuner {
     pub(super) fn new(fixed: Option<f64>) -> Self {
         Self {
             fixed,
-            shadows: Shadows::new(),
+            shadows: None,
             candidates: [Boost::NONE; CANDIDATES.len()],
             chosen: FIRST_CHOICE,
             slope: 0.0,
@@ -43,19 +45,33 @@ impl Tuner {
         }
     }
 
+    /// Sets up the shadow machines after the real one.
+    pub(super) fn prime(&mut self, model: Model) {
+        self.shadows = Some(Shadows::new(model));
+    }
+
+    /// A step of `shape` took `span`.
+    pub(super) fn timed(&mut self, shape: &BatchShape, span: Nanos) {
+        if let Some(shadows) = &mut self.shadows {
+            shadows.timed(shape, span);
+        }
+    }
+
     /// Sends an arrival to the shadow machines, with an output that another one of its class had.
     pub(super) fn submitted(&mut self, job: &Job, traffic: &mut Traffic) {
+        let Some(shadows) = &mut self.shadows else { return };
         let Some(output) = traffic.draw(class(job.prompt.0)) else { return };
-        let (output, slowness) = (f64::from(output), traffic.slowness());
-        let work = Work {
-            arrival: job.arrival,
-            prefill: slowness * traffic.prefill_ns * f64::from((job.prompt - job.cached).0),
-            decode: slowness * traffic.decode_ns * output,
-            span: traffic.step_ns * output,
+        let arrival = Arrival {
+            at: job.arrival,
+            prompt: job.prompt.0,
+            cached: job.cached.0,
+            output,
+            newcomer_ns: traffic.newcomer_ns((job.prompt - job.cached).0),
+            mean_ns: traffic.mean_job_ns(),
         };
-        let arrival = job.arrival.0 as i64;
-        let keys = self.candidates.each_ref().map(|boost| arrival - boost.of(job, traffic.prefill_ns));
-        self.shadows.arrive(work, &keys);
+        let at = job.arrival.0 as i64;
+        let keys = self.candidates.each_ref().map(|boost| at - boost.of(job, traffic.prefill_ns));
+        shadows.arrive(&arrival, &keys);
     }
 
     /// A request has finished: perhaps it is some candidate's turn to be judged and fitted again, and
@@ -69,7 +85,9 @@ impl Tuner {
         if turn == 0 || self.slope == 0.0 {
             self.choose(traffic);
         }
-        self.shadows.examine(turn, now);
+        if let Some(shadows) = &mut self.shadows {
+            shadows.examine(turn, now);
+        }
         self.candidates[turn] = Boost::fit(CANDIDATES[turn] * self.slope, traffic);
     }
 
@@ -77,7 +95,7 @@ impl Tuner {
         let newest = traffic.tail_gamma() * 1e-9;
         let old = if self.slope == 0.0 { newest } else { self.slope };
         self.slope = old + SMOOTHING * (newest - old);
-        self.chosen = self.shadows.best().unwrap_or(self.chosen);
+        self.chosen = self.shadows.as_ref().and_then(Shadows::best).unwrap_or(self.chosen);
         let gamma = self.fixed.unwrap_or(CANDIDATES[self.chosen]) * self.slope;
         if self.boost.differs(gamma) {
             self.boost = Boost::fit(gamma, traffic);

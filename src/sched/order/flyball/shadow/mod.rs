@@ -1,0 +1,145 @@
+//! Shadow machines: what each strength of the boost would do to the traffic at hand.
+//!
+//! A small γ helps short prompts and, past some point, costs the tail; where that point lies depends on
+//! the traffic. So every arrival also goes to a few machines in virtual time, one per candidate and one
+//! that serves first come, first served, with an output length drawn from requests of its class that have
+//! finished. The candidate with the smallest mean latency wins among those whose tails are no worse than
+//! first come, first served. Model-predictive control: the model has only to tell candidates apart.
+
+mod machine;
+mod tail;
+
+pub(super) use machine::{Arrival, Model};
+
+use crate::cost::BatchShape;
+use crate::units::Nanos;
+use machine::{Limits, Machine};
+
+/// Candidates for c in γ = c · Eq. 9, strongest boost last.
+pub(super) const CANDIDATES: [f64; 8] = [30.0, 5.0, 1.0, 0.5, 0.25, 0.12, 0.05, 0.02];
+/// Arrivals after which evidence counts half.
+const HALF_LIFE: u64 = 2_000;
+/// Jobs without which no candidate is judged.
+const ENOUGH: f32 = 300.0;
+/// The share of jobs beyond a quantile, and how much longer than first come, first served it may be in
+/// the shadow: for TTLT, and for TTFT, which a boost works by moving and where trouble shows first.
+const TAILS: [(f32, f64, f64); 2] = [(0.05, 1.02, 1.05), (0.01, 1.01, 1.3)];
+/// Weight of the newest step in how much longer steps take than the model says.
+const STRETCH_WEIGHT: f64 = 1.0 / 1_024.0;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shadows {
+    model: Model,
+    fcfs: Machine,
+    machines: [Machine; CANDIDATES.len()],
+    /// The mean latency of each candidate that keeps the tails beside that of first come, first served,
+    /// as of when it was last examined.
+    verdicts: [Option<f64>; CANDIDATES.len()],
+    arrivals: u64,
+}
+
+impl Shadows {
+    pub(super) fn new(model: Model) -> Self {
+        Self {
+            fcfs: Machine::new(&model, false),
+            machines: std::array::from_fn(|_| Machine::new(&model, true)),
+            verdicts: [None; CANDIDATES.len()],
+            arrivals: 0,
+            model,
+        }
+    }
+
+    /// A step of `shape` took `span`.
+    pub(super) fn timed(&mut self, shape: &BatchShape, span: Nanos) {
+        let expected = self.model.cost.compute_time(shape).0.max(1) as f64;
+        self.model.stretch += STRETCH_WEIGHT * (span.0 as f64 / expected - self.model.stretch);
+    }
+
+    /// A job arrives at all machines, with its key under each candidate. O(candidates · log queue).
+    pub(super) fn arrive(&mut self, arrival: &Arrival, keys: &[i64; CANDIDATES.len()]) {
+        let number = self.arrivals;
+        self.arrivals += 1;
+        let fcfs = (&mut self.fcfs, arrival.at.0 as i64);
+        for (machine, key) in self.machines.iter_mut().zip(keys.iter().copied()).chain([fcfs]) {
+            machine.arrive(number, key, arrival, &self.model);
+            if number % HALF_LIFE == HALF_LIFE - 1 {
+                machine.fade();
+            }
+        }
+    }
+
+    /// Looks at one candidate again: it keeps the tails if no more jobs are beyond a limit than there may
+    /// be, or than under first come, first served.
+    pub(super) fn examine(&mut self, at: usize, now: Nanos) {
+        if self.fcfs.ttlt.total < ENOUGH {
+            return;
+        }
+        let limits: Limits = TAILS.map(|(above, last, first)| {
+            (last * self.fcfs.ttlt.quantile(above), first * self.fcfs.ttft.quantile(above))
+        });
+        let fcfs = self.fcfs.survey(&limits, now.0 as f64);
+        let own = self.machines[at].survey(&limits, now.0 as f64);
+        let keeps = TAILS
+            .iter()
+            .zip(own.beyond.iter().zip(&fcfs.beyond))
+            .all(|((above, ..), (own, fcfs))| own.0 <= above.max(fcfs.0) && own.1 <= above.max(fcfs.1));
+        self.verdicts[at] = keeps.then(|| own.mean / fcfs.mean);
+    }
+
+    /// The best candidate on the evidence so far; `None` if none keeps the tails.
+    pub(super) fn best(&self) -> Option<usize> {
+        let kept = self.verdicts.iter().enumerate().filter_map(|(at, mean)| Some((at, (*mean)?)));
+        kept.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machine::tests::{arrival, model};
+
+    const LAST: usize = CANDIDATES.len() - 1;
+
+    /// Jobs on a machine that takes one at a time, 10 ms per token: `job` gives the time in ms and the
+    /// output of each. The last candidate counts those of one token as `pull` seconds older.
+    fn run(pull: u64, job: impl Fn(u64) -> (u64, u32)) -> Shadows {
+        let mut shadows = Shadows::new(model(1));
+        for number in 0..4_000 {
+            let (at_ms, output) = job(number);
+            let arrival = arrival(at_ms, 1, output);
+            let mut keys = [arrival.at.0 as i64; CANDIDATES.len()];
+            keys[LAST] -= if output == 1 { pull as i64 * 1_000_000_000 } else { 0 };
+            shadows.arrive(&arrival, &keys);
+        }
+        (0..CANDIDATES.len()).for_each(|at| shadows.examine(at, Nanos(job(4_000).0 * 1_000_000)));
+        shadows
+    }
+
+    /// Twenty every twenty seconds, every second one short.
+    fn bursts(number: u64) -> (u64, u32) {
+        (number / 20 * 20_000, if number.is_multiple_of(2) { 150 } else { 1 })
+    }
+
+    /// Somewhat more than the machine can do, nine in ten short.
+    fn overload(number: u64) -> (u64, u32) {
+        (number * 11, if number.is_multiple_of(10) { 20 } else { 1 })
+    }
+
+    #[test]
+    fn without_a_difference_the_weakest_boost_wins() {
+        assert_eq!(run(0, bursts).best(), Some(0));
+    }
+
+    #[test]
+    fn a_boost_that_helps_the_mean_and_harms_no_tail_is_taken() {
+        assert_eq!(run(60, bursts).best(), Some(LAST));
+    }
+
+    #[test]
+    fn a_boost_that_starves_somebody_is_not_taken() {
+        let starved = run(1_000_000, overload);
+        assert!(starved.verdicts[0].is_some(), "the order of arrival keeps its own tails");
+        assert_eq!(starved.verdicts[LAST], None, "whoever still waits counts");
+    }
+}
