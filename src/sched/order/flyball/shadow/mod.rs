@@ -3,8 +3,8 @@
 //! A small γ helps short prompts and, past some point, costs the tail; where that point lies depends on
 //! the traffic. So every arrival also goes to a few machines in virtual time, one per candidate and one
 //! that serves first come, first served, with an output length drawn from requests of its class that have
-//! finished. The candidate with the smallest mean latency wins among those whose tails are no worse than
-//! first come, first served. Model-predictive control: the model has only to tell candidates apart.
+//! finished. The weakest boost wins that is next to the best in mean latency, among those whose tails are no
+//! worse than first come, first served. Model-predictive control: the model has only to tell candidates apart.
 
 mod machine;
 mod tail;
@@ -24,6 +24,10 @@ const ENOUGH: f32 = 300.0;
 /// The share of jobs beyond a quantile, and how much longer than first come, first served it may be in
 /// the shadow: for TTLT, and for TTFT, which a boost works by moving and where trouble shows first.
 const TAILS: [(f32, f64, f64); 2] = [(0.05, 1.02, 1.05), (0.01, 1.01, 1.3)];
+/// How many times as many jobs may be beyond a limit, at most, since first come, first served has them too.
+const EXCUSED: f32 = 2.0;
+/// A boost this much better than a weaker one is not worth its risk.
+const WORTH_IT: f64 = 0.02;
 /// Weight of the newest step in how much longer steps take than the model says.
 const STRETCH_WEIGHT: f64 = 1.0 / 1_024.0;
 
@@ -33,8 +37,8 @@ pub(super) struct Shadows {
     model: Model,
     fcfs: Machine,
     machines: [Machine; CANDIDATES.len()],
-    /// The mean latency of each candidate that keeps the tails beside that of first come, first served,
-    /// as of when it was last examined.
+    /// The mean latencies of each candidate that keeps the tails, beside those of first come, first served, as of
+    /// when it was last examined.
     verdicts: [Option<f64>; CANDIDATES.len()],
     arrivals: u64,
 }
@@ -80,17 +84,20 @@ impl Shadows {
         });
         let fcfs = self.fcfs.survey(&limits, now.0 as f64);
         let own = self.machines[at].survey(&limits, now.0 as f64);
-        let keeps = TAILS
-            .iter()
-            .zip(own.beyond.iter().zip(&fcfs.beyond))
-            .all(|((above, ..), (own, fcfs))| own.0 <= above.max(fcfs.0) && own.1 <= above.max(fcfs.1));
-        self.verdicts[at] = keeps.then(|| own.mean / fcfs.mean);
+        let keeps =
+            TAILS.iter().zip(own.beyond.iter().zip(&fcfs.beyond)).all(|((above, ..), (own, fcfs))| {
+                let most = |fcfs: f32| fcfs.clamp(*above, EXCUSED * above);
+                own.0 <= most(fcfs.0) && own.1 <= most(fcfs.1)
+            });
+        let ratios = (own.means.0 / fcfs.means.0, own.means.1 / fcfs.means.1);
+        self.verdicts[at] = keeps.then_some((ratios.0 + ratios.1) / 2.0);
     }
 
-    /// The best candidate on the evidence so far; `None` if none keeps the tails.
+    /// The weakest candidate next to the best on the evidence so far; `None` if none keeps the tails.
     pub(super) fn best(&self) -> Option<usize> {
-        let kept = self.verdicts.iter().enumerate().filter_map(|(at, mean)| Some((at, (*mean)?)));
-        kept.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| at)
+        let least = self.verdicts.iter().flatten().copied().min_by(f64::total_cmp)?;
+        let near = |mean: f64| mean <= (1.0 + WORTH_IT) * least;
+        self.verdicts.iter().position(|mean| mean.is_some_and(near))
     }
 }
 
