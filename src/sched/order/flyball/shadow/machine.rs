@@ -93,8 +93,8 @@ pub(super) type Limits = [(f64, f64); 2];
 /// look good that lets some wait for ever.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    /// Mean times to the last and to the first token, in ns.
-    pub means: (f64, f64),
+    /// Mean time to the last token, in ns.
+    pub mean: f64,
     /// The shares of jobs beyond each limit.
     pub beyond: [(f32, f32); 2],
 }
@@ -289,26 +289,21 @@ impl Machine {
 
     /// See [`Survey`]. O(queue).
     pub(super) fn survey(&self, limits: &Limits, now: f64) -> Survey {
-        let mut waits = [(0.0, 0.0); 2];
+        let (mut sum, mut unfinished) = (0.0, 0.0);
         let mut overdue = [(0.0, 0.0); 2];
         let waiting = self.queue.iter().map(|Reverse(job)| job).chain(&self.head);
         for job in waiting.chain(self.residents.iter().map(|Reverse((_, job))| job)) {
             let (age, mute) = (job.age(now), job.generated == 0);
-            let [last, first] = &mut waits;
-            *last = (last.0 + age, last.1 + 1.0);
-            if mute {
-                *first = (first.0 + age, first.1 + 1.0);
-            }
+            sum += age;
+            unfinished += 1.0;
             for ((last, first), limit) in overdue.iter_mut().zip(limits) {
                 *last += f32::from(age > limit.0);
                 *first += f32::from(mute && age > limit.1);
             }
         }
         let share = |tail: &Tail, limit, overdue| (tail.beyond(limit) + overdue) / (tail.total + overdue);
-        let mean =
-            |tail: &Tail, (sum, jobs): (f64, f32)| (tail.sum + sum) / f64::from((tail.total + jobs).max(1.0));
         Survey {
-            means: (mean(&self.ttlt, waits[0]), mean(&self.ttft, waits[1])),
+            mean: (self.ttlt.sum + sum) / f64::from((self.ttlt.total + unfinished).max(1.0)),
             beyond: std::array::from_fn(|at| {
                 let (limit, overdue) = (limits[at], overdue[at]);
                 (share(&self.ttlt, limit.0, overdue.0), share(&self.ttft, limit.1, overdue.1))

@@ -3,7 +3,7 @@
 //! A small γ helps short prompts and, past some point, costs the tail; where that point lies depends on
 //! the traffic. So every arrival also goes to a few machines in virtual time, one per candidate and one
 //! that serves first come, first served, with an output length drawn from requests of its class that have
-//! finished. The candidate with the smallest mean latencies wins among those whose tails are no worse than
+//! finished. The candidate with the smallest mean latency wins among those whose tails are no worse than
 //! first come, first served. Model-predictive control: the model has only to tell candidates apart.
 
 mod machine;
@@ -35,8 +35,8 @@ pub(super) struct Shadows {
     model: Model,
     fcfs: Machine,
     machines: [Machine; CANDIDATES.len()],
-    /// The mean latencies of each candidate that keeps the tails, beside those of first come, first served, as of
-    /// when it was last examined.
+    /// The mean latency of each candidate that keeps the tails beside that of first come, first served,
+    /// as of when it was last examined.
     verdicts: [Option<f64>; CANDIDATES.len()],
     arrivals: u64,
 }
@@ -87,8 +87,7 @@ impl Shadows {
                 let most = |fcfs: f32| fcfs.clamp(*above, EXCUSED * above);
                 own.0 <= most(fcfs.0) && own.1 <= most(fcfs.1)
             });
-        let ratios = (own.means.0 / fcfs.means.0, own.means.1 / fcfs.means.1);
-        self.verdicts[at] = keeps.then_some((ratios.0 + ratios.1) / 2.0);
+        self.verdicts[at] = keeps.then(|| own.mean / fcfs.mean);
     }
 
     /// The best candidate on the evidence so far; `None` if none keeps the tails.
