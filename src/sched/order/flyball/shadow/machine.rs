@@ -91,7 +91,7 @@ pub(super) type Limits = [(f64, f64); 2];
 
 /// How a machine does at some moment: whoever is not done counts with his age, else a machine would
 /// look good that lets some wait for ever.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Survey {
     /// Mean time to the last token, in ns.
     pub mean: f64,
