@@ -19,12 +19,14 @@ impl Slot {
 #[derive(Clone, Debug, Default)]
 pub struct SlotSet {
     inside: Vec<bool>,
+    /// No slot from here on was ever in it.
+    reach: usize,
 }
 
 impl SlotSet {
     /// The empty set of slots below `slots`.
     pub fn new(slots: usize) -> Self {
-        Self { inside: vec![false; slots] }
+        Self { inside: vec![false; slots], reach: 0 }
     }
 
     /// Whether a slot is in it.
@@ -44,6 +46,7 @@ impl SlotSet {
     #[inline]
     pub fn set(&mut self, slot: Slot, inside: bool) {
         self.inside[slot.index()] = inside;
+        self.reach = self.reach.max(slot.index() + 1);
     }
 
     /// Takes a slot out; whether it was in.
@@ -54,7 +57,10 @@ impl SlotSet {
 
     /// Makes it equal to another set of as many slots.
     pub fn copy_from(&mut self, other: &Self) {
-        self.inside.copy_from_slice(&other.inside);
+        // The slots in use are the lowest, and seldom all of them.
+        let reach = self.reach.max(other.reach);
+        self.inside[..reach].copy_from_slice(&other.inside[..reach]);
+        self.reach = reach;
     }
 
     /// How many slots are in it. O(slots).

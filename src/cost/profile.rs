@@ -134,7 +134,9 @@ impl Plane {
     /// The largest of the planes at a point; zero without planes.
     #[inline]
     pub fn max(planes: &[Plane], count: f64, work: f64) -> f64 {
-        planes.iter().map(|p| p.base + p.count * count + p.work * work).fold(0.0, f64::max)
+        let at = |p: &Plane| p.base + p.count * count + p.work * work;
+        // None is NaN, which `f64::max` would ask of each.
+        planes.iter().map(at).fold(0.0, |most, ns| if ns > most { ns } else { most })
     }
 }
 

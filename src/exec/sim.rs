@@ -136,9 +136,10 @@ impl Executor for SimExecutor {
         let finished = started + span;
         let mut tokens = self.spare.pop().unwrap_or_default();
         tokens.clear();
+        // Of rows that sample nothing, nobody reads the token.
         tokens.extend(plan.rows.iter().map(|row| {
             let ends = row.generated + 1 >= self.script.length(row.user_data);
-            if row.samples && !ends { drawn(self.seed, row.user_data, row.generated) } else { EOS }
+            if ends { EOS } else { drawn(self.seed, row.user_data, row.generated) }
         }));
         self.free_at = finished;
         let energy = self.cost.step_energy(&shape, span);

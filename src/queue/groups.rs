@@ -2,7 +2,7 @@
 //!
 //! Each group is an ordered set with an offset, a gate and a headroom. A tournament tree over the groups
 //! holds the smallest `offset + rank` of the open ones, so that moving a whole group costs as much as
-//! moving one request.
+//! moving one request. The tree reaches over the groups that were ever in use: most policies use few.
 //!
 //! A pass reads beyond the heads and changes nothing: [`Groups::head`], then [`Groups::advance`] or
 //! [`Groups::close`], again and again, then [`Groups::rewind`]. Outside a pass the groups change by
@@ -81,13 +81,8 @@ impl Groups {
             open: true,
             pass: None,
         };
-        let half = usize::from(groups_max).next_power_of_two();
-        let mut winners: Vec<_> = (0..2 * half)
-            .map(|node| Contender { key: Contender::NOBODY, group: node.saturating_sub(half) as u16 })
-            .collect();
-        for node in (1..half).rev() {
-            winners[node] = winners[2 * node];
-        }
+        let mut winners = Vec::with_capacity(2 * usize::from(groups_max).next_power_of_two());
+        winners.resize(2, Contender { key: Contender::NOBODY, group: 0 });
         Self {
             nodes: Nodes::new(entries_max, usize::from(groups_max)),
             groups: (0..groups_max).map(group).collect(),
@@ -200,13 +195,39 @@ impl Groups {
         self.refresh(group);
     }
 
+    /// How many groups the tree reaches over.
+    fn reach(&self) -> usize {
+        self.winners.len() / 2
+    }
+
+    /// Widens the tree so that it reaches over `group`, which has nobody in it yet. O(groups), and only when the
+    /// policy first uses a group so far out.
+    #[cold]
+    fn widen(&mut self, group: GroupId) {
+        let (old, new) = (self.reach(), (usize::from(group.0) + 1).next_power_of_two());
+        self.winners.resize(2 * new, Contender { key: Contender::NOBODY, group: 0 });
+        self.winners.copy_within(old..2 * old, new);
+        for leaf in old..new {
+            self.winners[new + leaf] = Contender { key: Contender::NOBODY, group: leaf as u16 };
+        }
+        for node in (1..new).rev() {
+            self.winners[node] = self.winners[2 * node].min(self.winners[2 * node + 1]);
+        }
+    }
+
     /// Plays the matches of `group` again, up to the first that ends as before.
     fn refresh(&mut self, group: GroupId) {
         let open = self.groups[usize::from(group.0)].open;
         let head = if open { self.head_of(group) } else { None };
         let key = head.map_or(Contender::NOBODY, |head| i128::from(head.key) << 64 | i128::from(head.id.0));
         let mut winner = Contender { key, group: group.0 };
-        let mut node = self.winners.len() / 2 + usize::from(group.0);
+        if usize::from(group.0) >= self.reach() {
+            if key == Contender::NOBODY {
+                return;
+            }
+            self.widen(group);
+        }
+        let mut node = self.reach() + usize::from(group.0);
         while self.winners[node] != winner {
             self.winners[node] = winner;
             if node == 1 {

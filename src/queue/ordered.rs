@@ -47,7 +47,7 @@ pub struct Position {
     index: u32,
 }
 
-/// The memory of many ordered sets, all of it taken at construction.
+/// The memory of many ordered sets, all of it taken at construction and not touched before it is used.
 ///
 /// `LEAF` entries fit in a leaf (at least 2), `FAN` children in an inner node (at least 4). The
 /// defaults make a leaf 512 bytes; tests take tiny ones to reach every split and merge.
@@ -79,7 +79,7 @@ pub struct Position {
 pub struct Nodes<const LEAF: usize = 31, const FAN: usize = 32> {
     leaves: Vec<Leaf<LEAF>>,
     inners: Vec<Inner<FAN>>,
-    /// Heads of the chains of unused nodes, through `next` and `children[0]`.
+    /// Heads of the chains of nodes given back, through `next` and `children[0]`.
     leaf_free: u32,
     inner_free: u32,
     entries: usize,
@@ -185,23 +185,16 @@ impl<const LEAF: usize, const FAN: usize> Nodes<LEAF, FAN> {
         let inners_max = sets_split + leaves_between / (Self::FAN_MIN - 1);
         assert!(leaves_max < NONE as usize, "{leaves_max} leaves cannot be numbered");
 
-        let mut nodes = Self {
-            leaves: vec![Leaf::EMPTY; leaves_max],
-            inners: vec![Inner::EMPTY; inners_max],
+        Self {
+            leaves: Vec::with_capacity(leaves_max),
+            inners: Vec::with_capacity(inners_max),
             leaf_free: NONE,
             inner_free: NONE,
             entries: 0,
             entries_max,
             sets: 0,
             sets_max,
-        };
-        for leaf in (0..leaves_max as u32).rev() {
-            nodes.leaf_give(leaf);
         }
-        for inner in (0..inners_max as u32).rev() {
-            nodes.inner_give(inner);
-        }
-        nodes
     }
 
     /// Adds `entry` to `set`. O(log entries), O(1) at either end; takes nothing from the heap.
@@ -502,7 +495,11 @@ impl<const LEAF: usize, const FAN: usize> Nodes<LEAF, FAN> {
 
     fn leaf_take(&mut self) -> u32 {
         let at = self.leaf_free;
-        assert!(at != NONE, "the bound of `Nodes` counts every leaf");
+        if at == NONE {
+            assert!(self.leaves.len() < self.leaves.capacity(), "the bound counts every leaf");
+            self.leaves.push(Leaf::EMPTY);
+            return self.leaves.len() as u32 - 1;
+        }
         let leaf = &mut self.leaves[at as usize];
         self.leaf_free = leaf.next;
         *leaf = Leaf::EMPTY;
@@ -516,7 +513,11 @@ impl<const LEAF: usize, const FAN: usize> Nodes<LEAF, FAN> {
 
     fn inner_take(&mut self) -> u32 {
         let at = self.inner_free;
-        assert!(at != NONE, "the bound of `Nodes` counts every inner node");
+        if at == NONE {
+            assert!(self.inners.len() < self.inners.capacity(), "the bound counts every inner node");
+            self.inners.push(Inner::EMPTY);
+            return self.inners.len() as u32 - 1;
+        }
         let inner = &mut self.inners[at as usize];
         self.inner_free = inner.children[0];
         *inner = Inner::EMPTY;

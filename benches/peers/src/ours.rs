@@ -19,7 +19,7 @@ const BLOCK: Tokens = Tokens(16);
 pub fn replay(jobs: &[Job], policy: &str) -> (f64, Outcome) {
     let profile = profile();
     let setup = Setup {
-        config: config(jobs.len(), profile.limits.kv_tokens.0),
+        config: config(jobs, profile.limits.kv_tokens.0),
         policy: policy.into(),
         cost: CostModel::new(&profile),
         believed: None,
@@ -46,7 +46,7 @@ pub fn schedule(jobs: &[Job], scheduler: Scheduler, step_ms: f64, kv_tokens: u32
         Scheduler::Sglang => "sglang:latch=off",
     };
     let policy = order::parse(policy, None).expect("the policy exists");
-    let config = config(jobs.len(), kv_tokens);
+    let config = config(jobs, kv_tokens);
     let mut engine = Engine::new(config, policy, Box::new(executor), Box::new(clock.clone()), cost)
         .expect("the limits fit together");
     let mut latencies = Latencies::new(jobs.len());
@@ -90,18 +90,24 @@ fn arrival(job: &Job) -> Arrival {
     }
 }
 
-fn config(jobs: usize, kv_tokens: u32) -> Config {
+fn config(jobs: &[Job], kv_tokens: u32) -> Config {
     Config {
         block_size: BLOCK,
         kv_blocks: Blocks(kv_tokens / BLOCK.0),
         max_num_seqs: 256,
         max_resident: 512,
+        max_model_len: longest(jobs),
         max_num_batched_tokens: Tokens(8192),
-        waiting_max: jobs as u32,
+        waiting_max: jobs.len() as u32,
         prefix_cache: false,
         preempt: Preempt::Recompute,
         ..Config::default()
     }
+}
+
+/// The model's length: that of the longest request.
+fn longest(jobs: &[Job]) -> Tokens {
+    Tokens(jobs.iter().map(|job| job.prompt + job.output).max().unwrap_or(1))
 }
 
 fn profile() -> Profile {
