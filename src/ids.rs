@@ -35,13 +35,6 @@ impl SlotSet {
         self.inside[slot.index()]
     }
 
-    /// How many of these slots are in it before the first that is not.
-    #[inline]
-    pub fn leading(&self, slots: &[Slot]) -> usize {
-        let inside = self.inside.as_slice();
-        slots.iter().position(|slot| !inside[slot.index()]).unwrap_or(slots.len())
-    }
-
     /// Puts a slot in or takes it out.
     #[inline]
     pub fn set(&mut self, slot: Slot, inside: bool) {
@@ -130,6 +123,5 @@ mod tests {
         left.copy_from(&set);
         assert_eq!((left.take(Slot(1)), left.take(Slot(1)), left.take(Slot(2))), (true, false, false));
         assert!(left.is_empty() && set.contains(Slot(1)) && set.len() == 1);
-        assert_eq!((set.leading(&[Slot(1), Slot(2), Slot(1)]), set.leading(&[Slot(1)])), (1, 1));
     }
 }
