@@ -5,7 +5,7 @@
 //! them, and after them.
 
 use crate::cost::BatchShape;
-use crate::ids::Slot;
+use crate::ids::{Feed, Slot};
 use crate::kv::{CopyBlocks, SwapBlock, TableDelta};
 use crate::request::{RequestId, SamplingParams};
 use crate::units::Nanos;
@@ -24,7 +24,7 @@ pub enum Input {
     Unknown,
 }
 
-/// One sequence of the batch, in 40 bytes: a step writes and reads hundreds.
+/// One sequence of the batch, in 48 bytes: a step writes and reads hundreds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     /// Whose row it is.
@@ -39,33 +39,27 @@ pub struct Row {
     pub tokens: u32,
     /// Output tokens before this step: what a sampler keys its random stream with.
     pub generated: u32,
-    /// The word of its input.
-    pub(crate) word: u32,
-    pub(crate) source: Source,
+    /// Its input, in one word; see [`Row::input`].
+    pub(crate) feed: Feed,
     /// Whether its last token's logits are wanted, and a token sampled.
     pub samples: bool,
     /// Whether its request got no token of it: known once the step has settled.
     pub(crate) barren: bool,
 }
 
-/// What the word of a row's input is: its own type, since [`Input`] would pad the row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Source {
-    Id,
-    FromStep,
-    Ids,
-    #[default]
-    Unknown,
-}
+/// The marks of a row's input, above the stamps of steps, of which two are in flight at most.
+const IDS: u8 = 3;
+const UNKNOWN: u8 = 4;
 
 impl Row {
     /// Its input.
     pub fn input(&self) -> Input {
-        match self.source {
-            Source::Id => Input::Id(self.word),
-            Source::Ids => Input::Ids(self.word),
-            Source::FromStep => Input::FromStep(self.word),
-            Source::Unknown => Input::Unknown,
+        let word = self.feed.word();
+        match self.feed.mark() {
+            0 => Input::Id(word),
+            IDS => Input::Ids(word),
+            UNKNOWN => Input::Unknown,
+            _ => Input::FromStep(word),
         }
     }
 
@@ -73,11 +67,11 @@ impl Row {
     #[inline]
     #[must_use]
     pub fn with_input(mut self, input: Input) -> Self {
-        (self.source, self.word) = match input {
-            Input::Id(id) => (Source::Id, id),
-            Input::Ids(start) => (Source::Ids, start),
-            Input::FromStep(row) => (Source::FromStep, row),
-            Input::Unknown => (Source::Unknown, 0),
+        self.feed = match input {
+            Input::Id(id) => Feed::token(id),
+            Input::Ids(start) => Feed::marked(IDS, start),
+            Input::FromStep(row) => Feed::marked(1, row),
+            Input::Unknown => Feed::marked(UNKNOWN, 0),
         };
         self
     }

@@ -1,6 +1,7 @@
 //! Index newtypes that several layers share: a row of the batch, a group of the queue.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A place in the batch: the row of the block tables, and of everything else that is kept per
 /// resident sequence on host and device.
@@ -48,6 +49,12 @@ impl SlotSet {
         std::mem::take(&mut self.inside[slot.index()])
     }
 
+    /// Takes all out.
+    pub fn clear(&mut self) {
+        self.inside[..self.reach].fill(false);
+        self.reach = 0;
+    }
+
     /// Makes it equal to another set of as many slots.
     pub fn copy_from(&mut self, other: &Self) {
         // The slots in use are the lowest, and seldom all of them.
@@ -64,6 +71,43 @@ impl SlotSet {
     /// Whether none is in it.
     pub fn is_empty(&self) -> bool {
         !self.inside.contains(&true)
+    }
+}
+
+/// Where the next token of a row's input is: one word, since a decode writes two of them and a step hundreds.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Feed(u64);
+
+impl Feed {
+    /// It is this token.
+    pub(crate) const fn token(token: u32) -> Self {
+        Self(token as u64)
+    }
+
+    /// A mark, which is not zero, says what the word is.
+    pub(crate) const fn marked(mark: u8, word: u32) -> Self {
+        Self((mark as u64) << 32 | word as u64)
+    }
+
+    /// The same with the next word.
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// Its mark; zero if the word is a token.
+    pub(crate) const fn mark(self) -> u8 {
+        (self.0 >> 32) as u8
+    }
+
+    /// Its word.
+    pub(crate) const fn word(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.mark(), self.word())
     }
 }
 
@@ -121,6 +165,9 @@ mod tests {
         set.set(Slot(2), false);
         let mut left = SlotSet::new(3);
         left.copy_from(&set);
+        set.clear();
+        assert!(set.is_empty());
+        set.copy_from(&left);
         assert_eq!((left.take(Slot(1)), left.take(Slot(1)), left.take(Slot(2))), (true, false, false));
         assert!(left.is_empty() && set.contains(Slot(1)) && set.len() == 1);
     }

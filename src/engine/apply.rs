@@ -4,7 +4,7 @@ use super::waiting::job;
 use super::{Engine, Published};
 use crate::batch::{History, Opened};
 use crate::config::SwapMode;
-use crate::ids::Slot;
+use crate::ids::{Feed, Slot};
 use crate::kv::HostSpan;
 use crate::request::{Prompt, RequestId};
 use crate::sched::{Admit, Event, Evict, Job, Phase, Rank, Reason, Resident, Restore};
@@ -28,9 +28,13 @@ impl Engine {
             self.grow(grow.slot, grow.blocks);
         }
         (0..self.decision.admit.len()).for_each(|at| self.fill(self.decision.admit[at]));
-        for park in &self.decision.park {
-            self.rows[park.slot.index()].parked = true;
-        }
+        self.park();
+    }
+
+    /// Notes who is parked in this step, and nobody else.
+    fn park(&mut self) {
+        self.parked.clear();
+        self.decision.park.iter().for_each(|park| self.parked.set(park.slot, true));
     }
 
     fn grow(&mut self, slot: Slot, blocks: Blocks) {
@@ -113,18 +117,16 @@ impl Engine {
             arrival: request.arrival,
             rank: rank.value,
             prompt,
-            generated: sequence.generated,
+            missing: prompt + sequence.generated - computed,
             max_tokens: request.max_tokens.0,
             computed,
             blocks: self.kv.blocks(slot).0,
             rerank_at: rank.until,
             turn_at: 0,
-            input: sequence.last_token,
+            feed: Feed::token(sequence.last_token),
             phase,
             priority: request.priority,
-            parked: false,
             mark: rank.mark,
-            awaits: 0,
             stores: matches!(request.prompt, Prompt::Tokens(_)),
         };
         debug_assert_eq!(sequence.delivered, sequence.generated, "whoever is admitted awaits no token");
@@ -171,9 +173,9 @@ impl Engine {
 
     /// Asks the policy for a resident's rank again.
     pub(super) fn rerank_resident(&mut self, slot: Slot) {
-        let Resident { id, generated, mark, .. } = self.rows[slot.index()];
-        self.sequence_mut(id).generated = generated;
-        let rank = self.rank(id, mark);
+        let row = self.rows[slot.index()];
+        self.sequence_mut(row.id).generated = row.generated();
+        let rank = self.rank(row.id, row.mark);
         if rank.value != self.rows[slot.index()].rank {
             self.unorder(slot);
             self.rows[slot.index()].rank = rank.value;

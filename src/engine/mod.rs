@@ -153,6 +153,8 @@ pub struct Engine {
     user_data: Vec<u64>,
     outputs: Outputs,
     published: Vec<Published>,
+    /// Who had no tokens in the last step.
+    parked: SlotSet,
     order: Vec<Slot>,
     free_slots: Vec<Slot>,
 
@@ -233,6 +235,7 @@ impl Engine {
             user_data: vec![0; rows],
             outputs: Outputs::new(rows),
             published: vec![Published::NOTHING; rows],
+            parked: SlotSet::new(rows),
             order: Vec::with_capacity(rows),
             free_slots: (0..config.max_resident).rev().map(Slot).collect(),
             step: 0,
@@ -441,6 +444,7 @@ impl Engine {
             residents: &self.rows,
             order: &self.order,
             steady: &self.steady,
+            parked: &self.parked,
             waiting: &mut queue,
             pool: &PoolView(&self.kv),
             power: self.power,
@@ -660,11 +664,11 @@ impl Engine {
         let row = std::mem::take(&mut self.rows[slot.index()]);
         self.rows[slot.index()].id = NOBODY;
         let sequence = self.sequence_mut(row.id);
-        sequence.generated = row.generated;
+        sequence.generated = row.generated();
         sequence.delivered = row.delivered();
         // A token that is still awaited is credited to the sequence itself.
-        if row.awaits == 0 {
-            sequence.last_token = row.input;
+        if row.awaits() == 0 {
+            sequence.last_token = row.feed.word();
         }
         self.free_slots.push(slot);
     }

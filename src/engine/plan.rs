@@ -3,9 +3,9 @@
 use super::Engine;
 use super::outputs::Outputs;
 use super::rowset::{RowSet, WORD};
-use crate::batch::{BatchPlan, Input, Row, Source};
+use crate::batch::{BatchPlan, Input, Row};
 use crate::cost::BatchShape;
-use crate::ids::Slot;
+use crate::ids::{Feed, Slot};
 use crate::sched::{Phase, Resident, Run};
 use crate::sequence::Sequence;
 use crate::units::Nanos;
@@ -59,10 +59,10 @@ impl Engine {
     /// now on, or have prefilled.
     fn take_turn(&mut self, slot: Slot) {
         let row = &mut self.rows[slot.index()];
-        if row.generated >= row.max_tokens {
+        if row.generated() >= row.max_tokens {
             row.phase = Phase::Ending;
         }
-        if row.generated >= row.rerank_at && row.awaits == Resident::stamp(self.step) {
+        if row.generated() >= row.rerank_at && row.awaits() == Resident::stamp(self.step) {
             self.rerank_resident(slot);
         }
         self.turn_again(slot);
@@ -79,13 +79,12 @@ struct Decoded {
     turns: u64,
 }
 
-/// Writes steady rows up to the first that is not, at most as many as a word has bits; they are the plan's from
-/// `first` on. Nearly every row is steady: it touches its own line and the plan, nothing else. A loop of its own,
-/// out of line and without calls, whose few words stay in registers.
+/// Writes steady rows up to the first that is not, at most as many as a word has bits. Each awaits from now on what
+/// it yields, the first of them `feed`. Nearly every row is steady: it touches its own line and the plan, nothing
+/// else. A loop of its own, out of line and without calls, whose few words stay in registers.
 #[inline(never)]
 fn decode(
-    first: u32,
-    stamp: u8,
+    mut feed: Feed,
     runs: &[Run],
     rows: &mut [Resident],
     user_data: &[u64],
@@ -106,16 +105,13 @@ fn decode(
             slot,
             position: r.computed,
             tokens: 1,
-            generated: r.generated,
-            word: r.input,
-            source: if r.awaits == 0 { Source::Id } else { Source::FromStep },
+            generated: r.generated(),
+            feed: r.feed,
             samples: true,
             barren: false,
         };
         r.computed += 1;
-        r.generated += 1;
-        r.parked = false;
-        (r.input, r.awaits) = (first + done.rows as u32, stamp);
+        (r.feed, feed) = (feed, feed.next());
         done.context += u64::from(r.computed);
         // No branch: which rows these are, nothing foretells.
         done.turns |= u64::from(r.computed == r.turn_at) << done.rows;
@@ -150,7 +146,7 @@ impl Writer<'_> {
             // To the end of a word of the set.
             let end = runs.len().min((at / WORD + 1) * WORD);
             let (runs, planned) = (&runs[at..end], &mut planned[at..end]);
-            let done = decode(at as u32, self.stamp, runs, rows, user_data, planned);
+            let done = decode(Feed::marked(self.stamp, at as u32), runs, rows, user_data, planned);
             context += done.context;
             turns.words()[at / WORD] |= done.turns << (at % WORD);
             if let Some(run) = runs.get(done.rows) {
@@ -177,23 +173,23 @@ impl Writer<'_> {
         row: &mut Row,
     ) -> u64 {
         let (decodes, samples) = (r.decodes(), tokens == r.missing());
-        let input = match r.awaits {
-            0 if decodes => Input::Id(r.input),
-            _ if decodes => Input::FromStep(r.input),
+        let input = match r.awaits() {
+            0 if decodes => Input::Id(r.feed.word()),
+            _ if decodes => Input::FromStep(r.feed.word()),
             _ if r.stores => self.list(slot, r, tokens),
             _ => Input::Unknown,
         };
-        let (position, generated) = (r.computed, r.generated);
+        let (position, generated) = (r.computed, r.generated());
         *row = Row { id: r.id, user_data, slot, position, tokens, generated, samples, ..Row::default() }
             .with_input(input);
         if !decodes {
             self.shape.add_chunk(tokens, r.computed);
         }
         r.computed += tokens;
-        r.parked = false;
+        r.missing -= tokens;
         if samples {
-            r.generated += 1;
-            (r.input, r.awaits) = (at, self.stamp);
+            r.missing += 1;
+            r.feed = Feed::marked(self.stamp, at);
         }
         if decodes { u64::from(r.computed) } else { 0 }
     }

@@ -7,7 +7,7 @@ use super::{Engine, Published, Yields};
 use crate::batch::{Opened, Row};
 use crate::cost::BatchShape;
 use crate::error::StepError;
-use crate::ids::Slot;
+use crate::ids::{Feed, Slot};
 use crate::kv::BlockHash;
 use crate::request::{FinishReason, Prompt, StopSieve, StopTokens};
 use crate::sched::{Event, Phase, Resident};
@@ -188,8 +188,8 @@ fn credit(
             continue;
         }
         // A later step may yield its next input by now.
-        if r.awaits == stamp {
-            (r.input, r.awaits) = (token, 0);
+        if r.awaits() == stamp {
+            r.feed = Feed::token(token);
         }
         if r.stores && row.samples {
             outputs.put(row.slot, row.generated, token);

@@ -88,7 +88,7 @@ impl Policy for Lane {
     }
 
     fn protects(&self, row: &Resident) -> bool {
-        row.generated > 0 && row.generated < self.quantum
+        row.generated() > 0 && row.generated() < self.quantum
     }
 
     fn on(&mut self, event: &Event<'_>) {
@@ -139,7 +139,7 @@ impl Policy for Fenced {
 
     /// Behind its first token and before the end of its bin.
     fn protects(&self, row: &Resident) -> bool {
-        self.fences && !row.generated.is_multiple_of(16) && row.generated + 16 > row.rerank_at
+        self.fences && !row.generated().is_multiple_of(16) && row.generated() + 16 > row.rerank_at
     }
 }
 

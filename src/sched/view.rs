@@ -3,7 +3,7 @@
 use crate::budget::PowerBudget;
 use crate::config::Config;
 use crate::cost::CostModel;
-use crate::ids::{GroupId, Slot, SlotSet};
+use crate::ids::{Feed, GroupId, Slot, SlotSet};
 use crate::request::{RequestId, Slo};
 use crate::units::{Blocks, Nanos, Tokens};
 
@@ -85,33 +85,31 @@ pub struct Resident {
     pub arrival: Nanos,
     /// Its place in the order of residents, smallest first; given by the policy.
     pub rank: i64,
+    /// The input of its next decode: a token or, marked with the [stamp](Resident::stamp) of a step in flight, the
+    /// row of that step whose token it awaits.
+    pub(crate) feed: Feed,
     /// Prompt tokens.
     pub prompt: u32,
-    /// Tokens generated, those in flight included.
-    pub generated: u32,
+    /// Tokens to compute until the next one comes: see [`missing`](Resident::missing). A decode changes nothing here,
+    /// and what is generated follows from it, so that a decode moves one counter.
+    pub(crate) missing: u32,
     /// The most that it may generate.
     pub max_tokens: u32,
     /// Tokens whose KV is computed, those in flight included.
     pub computed: u32,
     /// Blocks in its table.
     pub blocks: u32,
-    /// The policy is asked for a new rank once `generated` reaches this.
+    /// The policy is asked for a new rank once it has generated so many tokens.
     pub rerank_at: u32,
     /// Its next turn: at so many `computed` tokens it ends, asks for a rank or fills a block; zero unless it is
     /// [steady](View::steady). One comparison per decode stands for all three.
     pub(crate) turn_at: u32,
-    /// The input of its next decode: a token, or a row of the step whose token it awaits.
-    pub(crate) input: u32,
     /// What it is doing.
     pub phase: Phase,
     /// Its priority class.
     pub priority: u8,
-    /// Whether it had no tokens in the last step.
-    pub parked: bool,
     /// Given by the policy with the rank.
     pub mark: u8,
-    /// The [stamp](Resident::stamp) of the step in flight that yields its next input, or zero.
-    pub(crate) awaits: u8,
     /// Whether its tokens are known and stored.
     pub(crate) stores: bool,
 }
@@ -122,19 +120,25 @@ impl Resident {
     /// Tokens known: prompt and generated.
     #[inline]
     pub fn known(&self) -> u32 {
-        self.prompt + self.generated
+        self.computed + self.missing
+    }
+
+    /// Tokens generated, those in flight included.
+    #[inline]
+    pub fn generated(&self) -> u32 {
+        self.known() - self.prompt
     }
 
     /// Tokens to compute until the next token comes: 1 for a decode.
     #[inline]
     pub fn missing(&self) -> u32 {
-        self.known() - self.computed
+        self.missing
     }
 
     /// Whether its next step is a decode.
     #[inline]
     pub fn decodes(&self) -> bool {
-        self.missing() == 1 && self.generated > 0
+        self.missing == 1 && self.known() > self.prompt
     }
 
     /// Sets its next turn and returns whether it is [steady](View::steady): called whenever its phase, its
@@ -153,9 +157,14 @@ impl Resident {
         1 + (step & 1) as u8
     }
 
+    /// The stamp of the step in flight that yields its next input, or zero.
+    pub(crate) fn awaits(&self) -> u8 {
+        self.feed.mark()
+    }
+
     /// Output tokens that have come out of settled steps.
     pub(crate) fn delivered(&self) -> u32 {
-        self.generated - u32::from(self.awaits != 0)
+        self.generated() - u32::from(self.awaits() != 0)
     }
 
     /// Whether it can be scheduled or evicted.
@@ -241,6 +250,8 @@ pub struct View<'a> {
     /// The rows that are ready, whose next step is a decode, and whose tables have room for it: nearly all in
     /// nearly every step.
     pub steady: &'a SlotSet,
+    /// The rows that were left without tokens in the last step.
+    pub parked: &'a SlotSet,
     /// The waiting jobs.
     pub waiting: &'a mut dyn Waiting,
     /// Exact answers about blocks.

@@ -77,11 +77,11 @@ impl Ltr {
     }
 
     /// Counts the last iteration of a resident: as one of its quantum if it ran, as idle if not.
-    fn count(&mut self, row: &Resident) {
+    fn count(&mut self, row: &Resident, parked: bool) {
         let (last, starve, quantum) = (self.step - 1, self.starve, self.quantum);
         let state = self.state(row.id);
-        if !row.parked {
-            let prefills = state.quantum > 0 && row.generated == state.generated;
+        if !parked {
+            let prefills = state.quantum > 0 && row.generated() == state.generated;
             state.quantum = state.quantum.saturating_sub(1).max(u32::from(prefills));
             state.ran = last;
         } else if last - state.ran >= starve {
@@ -110,7 +110,7 @@ impl Policy for Ltr {
 
     fn groups(&mut self, view: &mut View<'_>) {
         self.step = view.step;
-        view.order.iter().for_each(|slot| self.count(view.row(*slot)));
+        view.order.iter().for_each(|slot| self.count(view.row(*slot), view.parked.contains(*slot)));
         let headroom = view.share_of_pool(self.headroom);
         view.waiting.set_group(ALL, 0, true, headroom);
         view.waiting.set_group(IDLE, TOP, true, headroom);

@@ -124,9 +124,9 @@ impl Mlfq {
         *state
     }
 
-    fn charge(&mut self, row: &Resident) {
+    fn charge(&mut self, row: &Resident, parked: bool) {
         let state = &mut self.states[row.id.index()];
-        if !row.parked && state.id == row.id {
+        if !parked && state.id == row.id {
             state.used += self.span;
             state.served = self.now;
         }
@@ -173,7 +173,7 @@ impl Policy for Mlfq {
     }
 
     fn groups(&mut self, view: &mut View<'_>) {
-        view.order.iter().for_each(|slot| self.charge(view.row(*slot)));
+        view.order.iter().for_each(|slot| self.charge(view.row(*slot), view.parked.contains(*slot)));
         self.now = view.now;
         if !self.priced {
             self.price(view.cost);

@@ -100,7 +100,7 @@ impl Policy for OracleSrpt {
         self.packing.slack = view.config.block_size.0 - 1;
         let rows = view.order.iter().map(|slot| view.row(*slot));
         let outputs = &self.outputs;
-        let held = rows.map(|row| (outputs[row.id.index()].saturating_sub(row.generated), row.known()));
+        let held = rows.map(|row| (outputs[row.id.index()].saturating_sub(row.generated()), row.known()));
         self.packing.held.extend(held);
         self.packing.held.sort_unstable_by(|a, b| b.cmp(a));
     }

@@ -147,7 +147,7 @@ impl Sglang {
         let page = view.config.block_size.0.min(view.config.max_num_batched_tokens.0);
         let running = || view.order.iter().map(|s| view.row(*s)).filter(|r| r.decodes());
         let expected: f64 =
-            running().map(|r| f64::from(reserve(r.max_tokens, r.generated)) * self.ratio).sum();
+            running().map(|r| f64::from(reserve(r.max_tokens, r.generated())) * self.ratio).sum();
         let free = f64::from(view.free.0) * f64::from(view.config.block_size.0);
         let chunk = view.config.max_num_batched_tokens.0;
         let mut room = Room { total: free - expected, input: 2 * chunk, chunk, page };
@@ -200,7 +200,7 @@ impl Sglang {
         while self.batch.len() > 1 && self.needed(view, self.retract_steps) > draft.free {
             let key = |(at, slot): &(usize, &Slot)| {
                 let row = view.row(**slot);
-                (row.generated, Reverse(row.prompt), Reverse(*at))
+                (row.generated(), Reverse(row.prompt), Reverse(*at))
             };
             let (at, &slot) = self.batch.iter().enumerate().min_by_key(key).expect("not empty");
             self.batch.remove(at);
@@ -212,7 +212,7 @@ impl Sglang {
             others.for_each(|slot| draft.evict(view, *slot, Reason::Memory));
         }
         let rows = || self.batch.iter().map(|s| view.row(*s));
-        let done: u32 = rows().map(|r| r.generated + RATIO_RETRACT_STEPS).sum();
+        let done: u32 = rows().map(|r| r.generated() + RATIO_RETRACT_STEPS).sum();
         let limit: u64 = rows().map(|r| u64::from(r.max_tokens)).sum();
         self.ratio = (f64::from(done) / (limit + 1) as f64).min(1.0);
     }
@@ -220,7 +220,7 @@ impl Sglang {
 
 fn continue_chunk(room: &mut Room, draft: &mut Draft<'_>, slot: Slot, row: &Resident) -> bool {
     let part = room.part(row.missing()).min(draft.tokens);
-    let kept = if part < row.missing() { 0 } else { reserve(row.max_tokens, row.generated) };
+    let kept = if part < row.missing() { 0 } else { reserve(row.max_tokens, row.generated()) };
     draft.seqs > 0 && room.charge(part, kept) && draft.run(slot, row, part, Reason::Prefill)
 }
 

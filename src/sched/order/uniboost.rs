@@ -158,7 +158,7 @@ impl UniBoost {
 
     /// Whether a resident stands at a threshold, where it has not been dispatched again yet.
     fn at_threshold(&self, row: &Resident) -> bool {
-        let served = self.served(row.prompt, row.generated);
+        let served = self.served(row.prompt, row.generated());
         row.decodes() && served >= 2 * self.k && served == self.bin(served)
     }
 }
@@ -215,7 +215,7 @@ mod tests {
 
     fn row(prompt: u32, generated: u32) -> Resident {
         let computed = if generated > 0 { prompt + generated - 1 } else { prompt / 2 };
-        Resident { prompt, generated, computed, ..Resident::default() }
+        Resident { prompt, computed, missing: prompt + generated - computed, ..Resident::default() }
     }
 
     #[test]
@@ -268,7 +268,7 @@ mod tests {
         let stays = |generated| policy.protects(&row(100, generated));
         assert!([0, 1, 255, 256, 511, 513, 1023, 1025].into_iter().all(stays));
         assert!(![512, 1024, 2048].into_iter().any(stays), "there it stands for choice");
-        let again = Resident { computed: 50, ..row(100, 512) };
+        let again = Resident { computed: 50, missing: 562, ..row(100, 512) };
         assert!(policy.protects(&again), "it was dispatched to be computed again");
     }
 

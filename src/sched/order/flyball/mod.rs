@@ -216,7 +216,7 @@ impl Policy for Flyball {
     }
 
     fn protects(&self, row: &Resident) -> bool {
-        row.generated < self.quantum && (row.generated > 0 || row.mark == EXPRESS)
+        row.generated() < self.quantum && (row.generated() > 0 || row.mark == EXPRESS)
     }
 
     /// Whoever came through the lane waits long before he comes back, and costs little to compute again.
