@@ -114,7 +114,7 @@ impl Engine {
         let phase = if admit.tokens == 0 { Phase::SwappingIn } else { Phase::Ready };
         self.rows[slot.index()] = Resident {
             id: admit.id,
-            arrival: request.arrival,
+            user_data: request.user_data,
             rank: rank.value,
             prompt,
             missing: prompt + sequence.generated - computed,
@@ -132,7 +132,6 @@ impl Engine {
         debug_assert_eq!(sequence.delivered, sequence.generated, "whoever is admitted awaits no token");
         self.stops[slot.index()] = request.stop;
         self.sieves[slot.index()] = request.stop.sieve();
-        self.user_data[slot.index()] = request.user_data;
         self.outputs.fill(slot, &sequence.output);
         let plan = &mut self.plans[place];
         let history = history(sequence, &mut plan.history);

@@ -147,10 +147,9 @@ pub struct Engine {
     rows: Vec<Resident>,
     /// The rows that decode in the next step, if nothing happens to them.
     steady: SlotSet,
-    /// What ends the residents, what may end them at a first glance, and their own words for themselves, by slot.
+    /// What ends the residents, and what may end them at a first glance, by slot.
     stops: Vec<StopTokens>,
     sieves: Vec<StopSieve>,
-    user_data: Vec<u64>,
     outputs: Outputs,
     published: Vec<Published>,
     /// Who had no tokens in the last step.
@@ -232,7 +231,6 @@ impl Engine {
             steady: SlotSet::new(rows),
             stops: vec![StopTokens::NONE; rows],
             sieves: vec![StopTokens::NONE.sieve(); rows],
-            user_data: vec![0; rows],
             outputs: Outputs::new(rows),
             published: vec![Published::NOTHING; rows],
             parked: SlotSet::new(rows),

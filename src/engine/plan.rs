@@ -14,7 +14,7 @@ impl Engine {
     /// Writes the plan, and moves every row on as if the step had been done.
     pub(super) fn plan(&mut self, now: Nanos) {
         let place = self.plan_of(self.step);
-        let Self { plans, decision, rows, user_data, live, outputs, turns, kv, .. } = self;
+        let Self { plans, decision, rows, live, outputs, turns, kv, .. } = self;
         let plan = &mut plans[place];
         plan.decided = now;
         plan.pause = decision.pause.map_or(Nanos::ZERO, |p| p.span);
@@ -31,10 +31,9 @@ impl Engine {
             (slot, admit.tokens)
         });
         let (running, joining) = planned.split_at_mut(decision.run.len());
-        let mut context = writer.run(&decision.run, rows, user_data, running, turns);
+        let mut context = writer.run(&decision.run, rows, running, turns);
         for (at, ((slot, tokens), row)) in (decision.run.len()..).zip(admitted.zip(joining)) {
-            let (r, user_data) = (&mut rows[slot.index()], user_data[slot.index()]);
-            context += writer.write(at as u32, slot, tokens, r, user_data, row);
+            context += writer.write(at as u32, slot, tokens, &mut rows[slot.index()], row);
             turns.insert(at);
         }
         writer.finish(planned.len() as u32, context);
@@ -83,15 +82,7 @@ struct Decoded {
 /// it yields, the first of them `feed`. Nearly every row is steady: it touches its own line and the plan, nothing
 /// else. A loop of its own, out of line and without calls, whose few words stay in registers.
 #[inline(never)]
-fn decode(
-    mut feed: Feed,
-    runs: &[Run],
-    rows: &mut [Resident],
-    user_data: &[u64],
-    planned: &mut [Row],
-) -> Decoded {
-    // As many as residents: one check of the bounds does for both.
-    let user_data = &user_data[..rows.len()];
+fn decode(mut feed: Feed, runs: &[Run], rows: &mut [Resident], planned: &mut [Row]) -> Decoded {
     let mut done = Decoded { rows: 0, context: 0, turns: 0 };
     for (run, row) in runs.iter().zip(planned) {
         let slot = run.slot;
@@ -101,7 +92,7 @@ fn decode(
         }
         *row = Row {
             id: r.id,
-            user_data: user_data[slot.index()],
+            user_data: r.user_data,
             slot,
             position: r.computed,
             tokens: 1,
@@ -133,26 +124,19 @@ struct Writer<'e> {
 impl Writer<'_> {
     /// Writes the rows of the residents that run, and returns how many tokens are in the caches of those that
     /// decode; `turns` gets those that come to their turn.
-    fn run(
-        &mut self,
-        runs: &[Run],
-        rows: &mut [Resident],
-        user_data: &[u64],
-        planned: &mut [Row],
-        turns: &mut RowSet,
-    ) -> u64 {
+    fn run(&mut self, runs: &[Run], rows: &mut [Resident], planned: &mut [Row], turns: &mut RowSet) -> u64 {
         let (mut context, mut at) = (0, 0);
         while at < runs.len() {
             // To the end of a word of the set.
             let end = runs.len().min((at / WORD + 1) * WORD);
             let (runs, planned) = (&runs[at..end], &mut planned[at..end]);
-            let done = decode(Feed::marked(self.stamp, at as u32), runs, rows, user_data, planned);
+            let done = decode(Feed::marked(self.stamp, at as u32), runs, rows, planned);
             context += done.context;
             turns.words()[at / WORD] |= done.turns << (at % WORD);
             if let Some(run) = runs.get(done.rows) {
                 let (slot, place) = (run.slot.index(), at + done.rows);
                 let (r, row) = (&mut rows[slot], &mut planned[done.rows]);
-                context += self.write(place as u32, run.slot, run.tokens, r, user_data[slot], row);
+                context += self.write(place as u32, run.slot, run.tokens, r, row);
                 turns.insert(place);
                 at += 1;
             }
@@ -163,15 +147,7 @@ impl Writer<'_> {
 
     /// Writes any row, whose turn it is: a prefill chunk, what is computed again after an eviction, or a decode
     /// whose rank never holds. Returns how many tokens are in its cache if it decodes.
-    fn write(
-        &mut self,
-        at: u32,
-        slot: Slot,
-        tokens: u32,
-        r: &mut Resident,
-        user_data: u64,
-        row: &mut Row,
-    ) -> u64 {
+    fn write(&mut self, at: u32, slot: Slot, tokens: u32, r: &mut Resident, row: &mut Row) -> u64 {
         let (decodes, samples) = (r.decodes(), tokens == r.missing());
         let input = match r.awaits() {
             0 if decodes => Input::Id(r.feed.word()),
@@ -179,8 +155,8 @@ impl Writer<'_> {
             _ if r.stores => self.list(slot, r, tokens),
             _ => Input::Unknown,
         };
-        let (position, generated) = (r.computed, r.generated());
-        *row = Row { id: r.id, user_data, slot, position, tokens, generated, samples, ..Row::default() }
+        let (id, user_data, position, generated) = (r.id, r.user_data, r.computed, r.generated());
+        *row = Row { id, user_data, slot, position, tokens, generated, samples, ..Row::default() }
             .with_input(input);
         if !decodes {
             self.shape.add_chunk(tokens, r.computed);

@@ -81,8 +81,8 @@ pub enum Phase {
 pub struct Resident {
     /// Its id; ties are broken by it.
     pub id: RequestId,
-    /// When it arrived.
-    pub arrival: Nanos,
+    /// The request's own word for itself.
+    pub user_data: u64,
     /// Its place in the order of residents, smallest first; given by the policy.
     pub rank: i64,
     /// The input of its next decode: a token or, marked with the [stamp](Resident::stamp) of a step in flight, the

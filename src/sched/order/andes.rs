@@ -202,7 +202,9 @@ impl Andes {
 
 impl Choice {
     fn resident(row: &Resident) -> Self {
-        let (id, arrival, generated, known) = (row.id, row.arrival, row.generated(), row.known());
+        // Residents rank by arrival, as they wait.
+        let arrival = Nanos(row.rank as u64);
+        let (id, generated, known) = (row.id, row.generated(), row.known());
         Self { id, arrival, generated, known, restore: 0.0, gain: 0.0, density: 0.0, taken: false }
     }
 
