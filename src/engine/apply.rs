@@ -85,7 +85,7 @@ impl Engine {
         let mut published = Published::NOTHING;
         if span.is_none() && sequence.cached > Tokens::ZERO {
             let wanted = self.config.blocks(sequence.cached).0 as usize;
-            let hashes = self.head.of(sequence, self.config.block_size).take(wanted);
+            let hashes = self.heads.of(sequence, self.config.block_size).take(wanted);
             published.blocks = self.kv.attach(slot, hashes.inspect(|hash| published.chain = *hash)).0;
             assert_eq!(published.blocks as usize, wanted, "a looked-up prefix stays until it is pinned");
         }

@@ -141,9 +141,9 @@ pub struct Engine {
     buffers: Vec<Vec<u32>>,
 
     kv: Kv,
-    /// The prompt that was submitted last, and the one that stood first when a policy looked last.
-    newcomer: Hashes,
-    head: Hashes,
+    /// The prompts that were submitted last, and those that stood first when a policy looked last.
+    newcomers: Hashes,
+    heads: Hashes,
     rows: Vec<Resident>,
     /// The rows that decode in the next step, if nothing happens to them.
     steady: SlotSet,
@@ -225,8 +225,8 @@ impl Engine {
             penalized_held: 0,
             buffers: Vec::with_capacity(config.alive_max()),
             kv: Kv::new(&config),
-            newcomer: Hashes::new(config.blocks_per_seq_max()),
-            head: Hashes::new(config.blocks_per_seq_max()),
+            newcomers: Hashes::new(config.blocks_per_seq_max()),
+            heads: Hashes::new(config.blocks_per_seq_max()),
             rows: vec![Resident { id: NOBODY, ..Resident::default() }; rows],
             steady: SlotSet::new(rows),
             stops: vec![StopTokens::NONE; rows],
@@ -285,7 +285,7 @@ impl Engine {
         }
         let output = self.buffer(&request);
         let mut sequence = Sequence::new(id, request, output);
-        waiting::look_up(&mut sequence, &self.kv, &self.config, &mut self.newcomer);
+        waiting::look_up(&mut sequence, &self.kv, &self.config, &mut self.newcomers);
         self.enqueue(&mut sequence);
         self.policy.on(&Event::Submitted(&job(&sequence)));
         let place = index as usize;
@@ -429,7 +429,7 @@ impl Engine {
             live: &mut self.live,
             taken: &mut self.taken,
             kv: &self.kv,
-            hashes: &mut self.head,
+            hashes: &mut self.heads,
             config: &self.config,
             len: self.waiting,
         };

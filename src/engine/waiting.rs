@@ -54,36 +54,48 @@ pub(super) fn content_hash(prompt: &Prompt, block: u32, block_size: Tokens) -> O
     ids.get((block / per_id) as usize).map(|id| BlockHash::of_content(*id, block % per_id))
 }
 
-/// The hashes of one prompt, as far as they were asked for: whoever stands first is looked up in every step until
-/// he is admitted, and then once more.
+/// The hashes of the prompts that were looked at last, as far as they were asked for: whoever stands first is looked
+/// up in every step until he is admitted, and then once more, behind others who are admitted in the same step.
 pub(super) struct Hashes {
-    of: RequestId,
-    known: Vec<BlockHash>,
+    prompts: [(RequestId, Vec<BlockHash>); Self::PROMPTS],
+    newest: usize,
 }
 
 impl Hashes {
+    const PROMPTS: usize = 4;
+
     /// Of nobody, with room for prompts of so many blocks.
     pub(super) fn new(blocks_max: Blocks) -> Self {
-        Self { of: NOBODY, known: Vec::with_capacity(blocks_max.0 as usize) }
+        let nobody = |_| (NOBODY, Vec::with_capacity(blocks_max.0 as usize));
+        Self { prompts: std::array::from_fn(nobody), newest: 0 }
     }
 
-    /// Those of a sequence, from the first on; see [`prompt_hashes`].
+    /// Those of a sequence, from the first on; see [`prompt_hash`].
     pub(super) fn of<'a>(
         &'a mut self,
         s: &'a Sequence,
         block_size: Tokens,
     ) -> impl Iterator<Item = BlockHash> {
-        if self.of != s.id {
-            self.of = s.id;
-            self.known.clear();
-        }
+        let known = self.known(s.id);
         (0..).map_while(move |block| {
-            if block as usize == self.known.len() {
-                let chain = self.known.last().copied().unwrap_or(BlockHash::ROOT);
-                self.known.push(prompt_hash(&s.request.prompt, block, chain, block_size)?);
+            if block as usize == known.len() {
+                let chain = known.last().copied().unwrap_or(BlockHash::ROOT);
+                known.push(prompt_hash(&s.request.prompt, block, chain, block_size)?);
             }
-            Some(self.known[block as usize])
+            Some(known[block as usize])
         })
+    }
+
+    /// What is known of a sequence; for one that was not looked at, the prompt that came first is forgotten.
+    fn known(&mut self, id: RequestId) -> &mut Vec<BlockHash> {
+        let place = self.prompts.iter().position(|(of, _)| *of == id).unwrap_or_else(|| {
+            self.newest = (self.newest + 1) % Self::PROMPTS;
+            let (of, known) = &mut self.prompts[self.newest];
+            *of = id;
+            known.clear();
+            self.newest
+        });
+        &mut self.prompts[place].1
     }
 }
 
