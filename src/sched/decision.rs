@@ -189,8 +189,6 @@ impl Decision {
             ensure(view.row(slot).ready(), || format!("row {} is evicted but not ready", slot.0))?;
             ensure(left.take(slot, view.step), || format!("row {} is evicted twice", slot.0))?;
         }
-        let (runs, slots) = (self.run.len(), left.others.len());
-        ensure(runs <= slots, || format!("{runs} rows run, of {slots}"))?;
         let tokens = self.check_runs(view, left).map_err(|run| {
             let row = view.row(run.slot);
             Unsound(format!("row {} cannot run {} tokens: {row:?}", run.slot.0, run.tokens))
@@ -201,17 +199,21 @@ impl Decision {
     /// The tokens of all that run, or the first that cannot. A loop of its own, out of line.
     #[inline(never)]
     fn check_runs(&self, view: &View<'_>, left: &mut Left) -> Result<u32, Run> {
-        let (mut tokens, mut others) = (0, 0);
-        for (run, at) in self.run.iter().zip(0..) {
-            // No branch: which rows are not steady, nothing foretells.
-            left.others[others] = at;
-            others += usize::from(!(left.steady.take(run.slot) & (run.tokens == 1)));
-            tokens += run.tokens;
-        }
-        for at in 0..others {
-            let run = &self.run[left.others[at] as usize];
-            if !can_run(view, run, left) {
-                return Err(*run);
+        let mut tokens = 0;
+        for runs in self.run.chunks(u64::BITS as usize) {
+            let mut others = 0_u64;
+            for run in runs.iter().rev() {
+                // No branch: which rows are not steady, nothing foretells.
+                let decodes = left.steady.take(run.slot) & (run.tokens == 1);
+                others = others << 1 | u64::from(!decodes);
+                tokens += run.tokens;
+            }
+            while others != 0 {
+                let run = &runs[others.trailing_zeros() as usize];
+                if !can_run(view, run, left) {
+                    return Err(*run);
+                }
+                others &= others - 1;
             }
         }
         Ok(tokens)
@@ -248,14 +250,12 @@ pub struct Left {
     steady: SlotSet,
     /// Of all others: the last step that named them, by slot.
     named: Vec<u64>,
-    /// The entries that need a closer look, by their places.
-    others: Vec<u32>,
 }
 
 impl Left {
     /// For so many slots, before the first step.
     pub fn new(slots: usize) -> Self {
-        Self { steady: SlotSet::new(slots), named: vec![0; slots], others: vec![0; slots] }
+        Self { steady: SlotSet::new(slots), named: vec![0; slots] }
     }
 
     /// Takes a row; whether it was left.
