@@ -25,7 +25,7 @@ pub enum Input {
 }
 
 /// One sequence of the batch, in 48 bytes: a step writes and reads hundreds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Whose row it is.
     pub id: RequestId,
@@ -50,6 +50,23 @@ pub struct Row {
 /// The marks of a row's input, above the stamps of steps, of which two are in flight at most.
 const IDS: u8 = 3;
 const UNKNOWN: u8 = 4;
+
+impl Default for Row {
+    /// Of nobody, with unknown input.
+    fn default() -> Self {
+        Self {
+            id: RequestId::default(),
+            user_data: 0,
+            feed: Feed::marked(UNKNOWN, 0),
+            slot: Slot::default(),
+            position: 0,
+            tokens: 0,
+            generated: 0,
+            samples: false,
+            barren: false,
+        }
+    }
+}
 
 impl Row {
     /// Its input.
@@ -256,5 +273,21 @@ impl Clone for BatchPlan {
         self.before.clone_from(before);
         self.beside.clone_from(beside);
         self.after.clone_from(after);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_comes_back_as_it_was_put_in() {
+        assert_eq!(Row::default().input(), Input::Unknown);
+        let words = [0, 1, 7, u32::MAX];
+        let inputs =
+            words.into_iter().flat_map(|word| [Input::Id(word), Input::Ids(word), Input::FromStep(word)]);
+        for input in inputs.chain([Input::Unknown]) {
+            assert_eq!(Row::default().with_input(input).input(), input);
+        }
     }
 }
