@@ -57,7 +57,7 @@ impl VirtualClock {
 
     /// Moves forward to `time`; a time in the past changes nothing. All threads may read a clock, one may move it.
     pub fn advance_to(&self, time: Nanos) {
-        // Nobody else moves it, so this need not be one atomic act, which takes longer than a simulated device.
+        // Nobody else moves it, so this need not be one atomic act, with a locked instruction in every step.
         if self.now() < time {
             self.now.store(time.0, Ordering::Relaxed);
         }

@@ -20,7 +20,7 @@ impl Slot {
 #[derive(Clone, Debug, Default)]
 pub struct SlotSet {
     inside: Vec<bool>,
-    /// No slot from here on was ever in it.
+    /// No slot from here on is in it.
     reach: usize,
 }
 

@@ -200,7 +200,7 @@ impl Groups {
         self.winners.len() / 2
     }
 
-    /// Widens the tree so that it reaches over `group`, which has nobody in it yet. O(groups), and only when the
+    /// Widens the tree so that it reaches over `group`, whose leaf the caller fills. O(groups), and only when the
     /// policy first uses a group so far out.
     #[cold]
     fn widen(&mut self, group: GroupId) {
