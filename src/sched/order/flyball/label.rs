@@ -1,6 +1,7 @@
 //! The boost: how much earlier a job counts as having arrived, by what its prompt tells of its size.
 
-use super::traffic::{CLASSES, Traffic, class};
+use super::classes::{CLASSES, class};
+use super::traffic::Traffic;
 use crate::sched::Job;
 
 /// Bounds of γ, per second.
@@ -23,10 +24,13 @@ impl Boost {
     /// Order by arrival.
     pub(super) const NONE: Self = Self { gamma: 0.0, moments: [1.0; CLASSES] };
 
-    /// The boost with `gamma`, per ns, for this traffic.
+    /// The boost with `gamma`, per ns, for this traffic; none at all with zero.
     pub(super) fn fit(gamma: f64, traffic: &Traffic) -> Self {
+        if gamma == 0.0 {
+            return Self::NONE;
+        }
         let gamma = gamma.clamp(GAMMA.0 * 1e-9, GAMMA.1 * 1e-9);
-        Self { gamma, moments: traffic.moments(gamma) }
+        Self { gamma, moments: traffic.classes.moments(gamma * traffic.decode_ns) }
     }
 
     /// Whether `gamma`, per ns, is far enough from the one in force that ranking everybody anew pays.

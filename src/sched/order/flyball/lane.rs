@@ -33,9 +33,9 @@ impl Lane {
         self.credit_ns = BURST * mean_ns;
     }
 
-    /// Takes a newcomer of `cost_ns` if it is small beside a mean job and the credit is not used up.
-    pub(super) fn take(&mut self, cost_ns: f64, mean_ns: f64, limit: f64) -> bool {
-        let takes = cost_ns <= limit * mean_ns && self.credit_ns > 0.0;
+    /// Takes a newcomer of `cost_ns` if that is no more than `most_ns` and the credit is not used up.
+    pub(super) fn take(&mut self, cost_ns: f64, most_ns: f64) -> bool {
+        let takes = cost_ns <= most_ns && self.credit_ns > 0.0;
         if takes {
             self.credit_ns -= cost_ns;
         }
@@ -54,13 +54,13 @@ mod tests {
         lane.refill(mean);
         let mut spent = 0.0;
         for _ in 0..1_000 {
-            while lane.take(cost, mean, 0.25) {
+            while lane.take(cost, 0.25 * mean) {
                 spent += cost;
             }
             lane.pass(Nanos(50_000_000), mean);
         }
         let bound = 0.25 * 1_000.0 * 5e7 + BURST * mean + cost;
         assert!(spent <= bound && spent > bound - 2.0 * cost, "{spent} of {bound}");
-        assert!(!lane.take(3e8, mean, 0.25), "who is not small waits for his turn");
+        assert!(!lane.take(3e8, 0.25 * mean), "who is not small waits for his turn");
     }
 }

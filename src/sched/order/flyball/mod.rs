@@ -5,6 +5,7 @@
 //! less a boost that only the prompt decides, and whoever runs in his turn is not interrupted for
 //! anybody who comes later. `docs/scheduling.md` explains it in full.
 
+mod classes;
 mod label;
 mod lane;
 mod pace;
@@ -209,7 +210,7 @@ impl Policy for Flyball {
         }
         let limit = if candidate.job.slo.ttft.is_some() { f64::INFINITY } else { self.limit };
         let cost = self.traffic.newcomer_ns(candidate.job.missing().0);
-        self.lane.take(cost, self.traffic.mean_job_ns(), limit).then(|| {
+        self.lane.take(cost, limit * self.traffic.large_job_ns()).then(|| {
             self.taken.push(candidate.job.id);
             Reason::Lane
         })

@@ -1,26 +1,11 @@
-//! What the traffic is like: running means of recent requests, and how their outputs are distributed in
-//! each class of prompt lengths. All that the policy knows of output lengths, it has from requests that
-//! have finished.
+//! What the traffic is like: running means of recent requests and steps, in tokens and in machine time.
 
+use super::classes::Classes;
 use crate::cost::BatchShape;
 use crate::sched::Job;
 use crate::sched::order::boost::TailSlope;
 use crate::units::Nanos;
 
-/// Classes of prompt lengths: the number of bits of ⌊prompt / 64⌋, the last one open.
-pub(super) const CLASSES: usize = 8;
-/// Row of the counts that sums all classes.
-const ALL: usize = CLASSES;
-/// Bins of output lengths per doubling.
-const PER_OCTAVE: f64 = 8.0;
-/// Bins: 20 doublings, a million tokens.
-const BINS: usize = 160;
-/// Finished requests that the counts hold.
-const WINDOW: usize = 2_000;
-/// Finished requests below which a class is not told from the others, and no request from another.
-const ENOUGH: u32 = 100;
-/// Outputs of a class that are kept to draw from.
-const SAMPLES: usize = 256;
 /// Latencies that the tail slope looks at.
 const LATENCIES: usize = 1_000;
 /// The slowest that the running means forget, as a weight of the newest.
@@ -37,51 +22,39 @@ pub(super) struct Traffic {
     pub prefill_ns: f64,
     /// Machine time per decoded token at saturation, in ns: a step's time over its decodes.
     pub decode_ns: f64,
+    /// Outputs by class of prompt.
+    pub classes: Classes,
     /// Mean output of finished requests, in tokens.
     output: f64,
     /// Mean prompt of finished requests, in tokens.
     prompt: f64,
     /// Mean of min(output, first quantum), in tokens.
     quantum: f64,
+    /// Prompt tokens of finished requests that were not cached.
+    missing: Moments,
+    /// Machine time of finished requests, in ns.
+    work: Moments,
     finished: u64,
     /// Time of a step that decodes, in ns.
     pub step_ns: f64,
-    /// (class, bin) of the last finished requests; a ring.
-    recent: Vec<(u8, u8)>,
-    next: usize,
-    counts: Box<[[u16; BINS]; CLASSES + 1]>,
-    totals: [u32; CLASSES + 1],
     latencies: TailSlope,
-    /// Outputs of each class and of all, to draw from.
-    samples: [Samples; CLASSES + 1],
 }
 
-/// The last outputs of a class, dealt out one after the other.
-#[derive(Debug)]
-struct Samples {
-    outputs: [u32; SAMPLES],
-    len: usize,
-    next: usize,
-    drawn: usize,
+/// Running means of a value and of its square.
+#[derive(Debug, Default)]
+struct Moments {
+    mean: f64,
+    square: f64,
 }
 
-impl Default for Samples {
-    fn default() -> Self {
-        Self { outputs: [0; SAMPLES], len: 0, next: 0, drawn: 0 }
-    }
-}
-
-impl Samples {
-    fn push(&mut self, output: u32) {
-        self.outputs[self.next] = output;
-        self.next = (self.next + 1) % SAMPLES;
-        self.len = (self.len + 1).min(SAMPLES);
+impl Moments {
+    fn add(&mut self, value: f64, weight: f64) {
+        self.mean += weight * (value - self.mean);
+        self.square += weight * (value * value - self.square);
     }
 
-    fn draw(&mut self) -> Option<u32> {
-        let at = self.drawn.checked_rem(self.len)?;
-        self.drawn = self.drawn.wrapping_add(1);
-        Some(self.outputs[at])
+    fn variance(&self) -> f64 {
+        (self.square - self.mean * self.mean).max(0.0)
     }
 }
 
@@ -91,16 +64,14 @@ impl Traffic {
         Self {
             prefill_ns: 0.0,
             decode_ns: 0.0,
+            classes: Classes::new(),
             output: 512.0,
             prompt: 512.0,
             quantum: 256.0,
+            missing: Moments::default(),
+            work: Moments::default(),
             finished: 0,
             step_ns: 0.0,
-            samples: Default::default(),
-            recent: Vec::with_capacity(WINDOW),
-            next: 0,
-            counts: Box::new([[0; BINS]; CLASSES + 1]),
-            totals: [0; CLASSES + 1],
             latencies: TailSlope::new(LATENCIES),
         }
     }
@@ -127,39 +98,15 @@ impl Traffic {
     pub(super) fn finished(&mut self, job: &Job, quantum: u32, latency: Nanos) {
         self.finished += 1;
         let weight = |slowest: f64| slowest.max(1.0 / self.finished as f64);
-        let output = f64::from(job.generated.0);
         let (mean, first) = (weight(MEAN_WEIGHT), weight(QUANTUM_WEIGHT));
+        let (output, prompt) = (f64::from(job.generated.0), f64::from(job.prompt.0));
         self.output += mean * (output - self.output);
-        self.prompt += mean * (f64::from(job.prompt.0) - self.prompt);
+        self.prompt += mean * (prompt - self.prompt);
         self.quantum += first * (output.min(f64::from(quantum)) - self.quantum);
+        self.missing.add(f64::from((job.prompt - job.cached).0), mean);
+        self.work.add(output * self.decode_ns + prompt * self.prefill_ns, mean);
         self.latencies.push(latency.as_secs_f64());
-        let class = class(job.prompt.0);
-        self.samples[class].push(job.generated.0);
-        self.samples[ALL].push(job.generated.0);
-        self.count((class as u8, bin(job.generated.0)));
-    }
-
-    /// An output length of the class, or of all if none of it has finished; `None` before any has.
-    pub(super) fn draw(&mut self, class: usize) -> Option<u32> {
-        self.samples[class].draw().or_else(|| self.samples[ALL].draw())
-    }
-
-    fn count(&mut self, entry: (u8, u8)) {
-        if self.recent.len() < WINDOW {
-            self.recent.push(entry);
-        } else {
-            let oldest = std::mem::replace(&mut self.recent[self.next], entry);
-            self.next = (self.next + 1) % WINDOW;
-            self.add(oldest, false);
-        }
-        self.add(entry, true);
-    }
-
-    fn add(&mut self, (class, bin): (u8, u8), more: bool) {
-        for row in [usize::from(class), ALL] {
-            let (count, total) = (&mut self.counts[row][usize::from(bin)], &mut self.totals[row]);
-            (*count, *total) = if more { (*count + 1, *total + 1) } else { (*count - 1, *total - 1) };
-        }
+        self.classes.finished(job.prompt.0, job.generated.0);
     }
 
     /// How many requests have finished.
@@ -167,14 +114,17 @@ impl Traffic {
         self.finished
     }
 
-    /// Whether enough requests have finished to tell one class from another.
-    pub(super) fn is_known(&self) -> bool {
-        self.totals[ALL] >= ENOUGH
-    }
-
     /// Machine time of a mean job, in ns.
     pub(super) fn mean_job_ns(&self) -> f64 {
         self.output * self.decode_ns + self.prompt * self.prefill_ns
+    }
+
+    /// Machine time beside which a newcomer may be called small, in ns: a mean job, or, where sizes differ so
+    /// much that hardly anybody is like the mean, half of what is left in the mean of the job in service,
+    /// E[S²] / 2E[S].
+    pub(super) fn large_job_ns(&self) -> f64 {
+        let mean = self.mean_job_ns();
+        if self.classes.is_known() { mean.max(self.work.square / (4.0 * mean)) } else { mean }
     }
 
     /// Time from first to last token of a mean job that nothing delays, in ns.
@@ -198,70 +148,52 @@ impl Traffic {
         f64::from(missing) * self.prefill_ns + self.quantum * self.decode_ns
     }
 
+    /// The share of the variance of machine time that prompts explain, by their own work and by their class;
+    /// above 1 where the running means lag behind.
+    pub(super) fn explained(&self) -> f64 {
+        let prompts = self.prefill_ns.powi(2) * self.missing.variance();
+        let outputs = self.decode_ns.powi(2) * self.classes.between();
+        (prompts + outputs) / self.work.variance().max(1.0)
+    }
+
     /// γ of Eq. 9 of arXiv 2606.18431, per second.
     pub(super) fn tail_gamma(&mut self) -> f64 {
         self.latencies.gamma()
     }
-
-    /// E[e^(γ·u·output)] of each class, with γ per ns; that of all where a class has too few.
-    pub(super) fn moments(&self, gamma_per_ns: f64) -> [f64; CLASSES] {
-        let rate = gamma_per_ns * self.decode_ns;
-        let mut sums = [0.0; CLASSES + 1];
-        for bin in (0..BINS).filter(|bin| self.counts[ALL][*bin] > 0) {
-            let value = (rate * middle(bin)).exp();
-            for (sum, counts) in sums.iter_mut().zip(self.counts.iter()) {
-                *sum += f64::from(counts[bin]) * value;
-            }
-        }
-        std::array::from_fn(|class| {
-            let row = if self.totals[class] < ENOUGH { ALL } else { class };
-            sums[row] / f64::from(self.totals[row].max(1))
-        })
-    }
-}
-
-/// The class of a prompt length.
-pub(super) fn class(prompt: u32) -> usize {
-    ((prompt / 64).checked_ilog2().map_or(0, |log| log + 1) as usize).min(CLASSES - 1)
-}
-
-fn bin(output: u32) -> u8 {
-    ((f64::from(output.max(1)).log2() * PER_OCTAVE) as usize).min(BINS - 1) as u8
-}
-
-/// The geometric middle of a bin, in tokens.
-fn middle(bin: usize) -> f64 {
-    ((bin as f64 + 0.5) / PER_OCTAVE).exp2()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sched::order::gamma::tests::job;
+    use crate::units::Tokens;
 
-    #[test]
-    fn classes_double_and_the_last_is_open() {
-        let classes: Vec<_> = [0, 63, 64, 127, 128, 4095, 4096, 1 << 20].map(class).into();
-        assert_eq!(classes, [0, 0, 1, 1, 2, 6, 7, 7]);
-    }
-
-    #[test]
-    fn a_bin_knows_its_length_to_five_per_cent() {
-        for output in [1, 10, 255, 256, 9_000, 25_000] {
-            let middle = middle(usize::from(bin(output)));
-            assert!((middle / f64::from(output)).ln().abs() < 0.05, "{output}: {middle}");
-        }
-    }
-
-    #[test]
-    fn the_window_forgets_and_moments_follow() {
+    /// After jobs of these prompts and outputs, on a machine where every token takes a microsecond.
+    fn after(jobs: impl Iterator<Item = (u32, u32)>) -> Traffic {
         let mut traffic = Traffic::new();
-        traffic.decode_ns = 1.0;
-        (0..WINDOW).for_each(|_| traffic.count((0, bin(1_000))));
-        let before = traffic.moments(1e-3)[0];
-        assert!((before / 1f64.exp()).ln().abs() < 0.05, "{before}");
-        (0..WINDOW).for_each(|_| traffic.count((1, bin(100))));
-        assert_eq!(traffic.totals, [0, 2_000, 0, 0, 0, 0, 0, 0, 2_000]);
-        let after = traffic.moments(1e-3);
-        assert!((after[0] / 0.1f64.exp()).ln().abs() < 0.01, "the class is empty: all count");
+        traffic.prime(1e3, Nanos(1_000), 1);
+        for (prompt, output) in jobs {
+            traffic.finished(&Job { prompt: Tokens(prompt), ..job(prompt, output) }, 256, Nanos(1));
+        }
+        traffic.classes.weigh();
+        traffic
+    }
+
+    #[test]
+    fn a_few_giants_make_more_of_a_newcomer_small() {
+        let alike = after((0..2_000).map(|i| (10, 400 + i % 200)));
+        assert_eq!(alike.large_job_ns(), alike.mean_job_ns());
+        let giants = after((0..2_000).map(|i| (10, if i % 20 == 0 { 10_000 } else { 100 })));
+        assert!(giants.large_job_ns() > 3.0 * giants.mean_job_ns(), "one in twenty is most of the work");
+    }
+
+    #[test]
+    fn prompts_explain_what_depends_on_them() {
+        let alone = after((0..2_000).map(|i| (100 + i % 50, 1_000 + 7 * (i * 37 % 1_000))));
+        assert!(alone.explained() < 1e-3, "{}", alone.explained());
+        let prompts = after((0..2_000).map(|i| (10 + 20 * (i * 37 % 1_000), 100)));
+        assert!((prompts.explained() - 1.0).abs() < 0.01, "{}", prompts.explained());
+        let classes = after((0..2_000).map(|i| if i % 2 == 0 { (60, 100) } else { (70, 900) }));
+        assert!((classes.explained() - 1.0).abs() < 0.1, "{}", classes.explained());
     }
 }

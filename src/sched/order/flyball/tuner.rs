@@ -2,7 +2,7 @@
 
 use super::label::Boost;
 use super::shadow::{Arrival, CANDIDATES, Model, Shadows};
-use super::traffic::{Traffic, class};
+use super::traffic::Traffic;
 use crate::cost::BatchShape;
 use crate::sched::Job;
 use crate::units::Nanos;
@@ -12,6 +12,9 @@ use crate::units::Nanos;
 const TURN: u64 = 25;
 /// The candidate before there is evidence: c = 1, Eq. 9 itself.
 const FIRST_CHOICE: usize = 2;
+/// The share of the variance of machine time below which prompts tell too little for anybody to pass on
+/// their account. Reasoning mixes have 1e-6 to 1e-4, the public traces 0.5 and more.
+const TOLD: f64 = 0.01;
 /// Share of the newest fit of Eq. 9.
 const SMOOTHING: f64 = 0.3;
 
@@ -60,7 +63,7 @@ impl Tuner {
     /// Sends an arrival to the shadow machines, with an output that another one of its class had.
     pub(super) fn submitted(&mut self, job: &Job, traffic: &mut Traffic) {
         let Some(shadows) = &mut self.shadows else { return };
-        let Some(output) = traffic.draw(class(job.prompt.0)) else { return };
+        let Some(output) = traffic.classes.draw(job.prompt.0) else { return };
         let arrival = Arrival {
             at: job.arrival,
             prompt: job.prompt.0,
@@ -68,6 +71,7 @@ impl Tuner {
             output,
             newcomer_ns: traffic.newcomer_ns((job.prompt - job.cached).0),
             mean_ns: traffic.mean_job_ns(),
+            large_ns: traffic.large_job_ns(),
         };
         let at = job.arrival.0 as i64;
         let keys = self.candidates.each_ref().map(|boost| at - boost.of(job, traffic.prefill_ns));
@@ -78,9 +82,10 @@ impl Tuner {
     /// with the first one's turn the best is put in force.
     pub(super) fn finished(&mut self, traffic: &mut Traffic, now: Nanos) {
         let count = traffic.count_finished();
-        if !traffic.is_known() || !count.is_multiple_of(TURN) {
+        if !traffic.classes.is_known() || !count.is_multiple_of(TURN) {
             return;
         }
+        traffic.classes.weigh();
         let turn = (count / TURN) as usize % CANDIDATES.len();
         if turn == 0 || self.slope == 0.0 {
             self.choose(traffic);
@@ -96,7 +101,9 @@ impl Tuner {
         let old = if self.slope == 0.0 { newest } else { self.slope };
         self.slope = old + SMOOTHING * (newest - old);
         self.chosen = self.shadows.as_ref().and_then(Shadows::best).unwrap_or(self.chosen);
-        let gamma = self.fixed.unwrap_or(CANDIDATES[self.chosen]) * self.slope;
+        let told = traffic.explained() >= TOLD;
+        let c = self.fixed.unwrap_or(if told { CANDIDATES[self.chosen] } else { 0.0 });
+        let gamma = c * self.slope;
         if self.boost.differs(gamma) {
             self.boost = Boost::fit(gamma, traffic);
             self.epoch += 1;

@@ -51,8 +51,9 @@ pub(in super::super) struct Arrival {
     pub output: u32,
     /// Machine time until the end of the first quantum, in ns.
     pub newcomer_ns: f64,
-    /// Machine time of a mean job, in ns.
+    /// Machine time of a mean job, and that beside which a newcomer may be small, in ns.
     pub mean_ns: f64,
+    pub large_ns: f64,
 }
 
 /// A job in a machine. The order of the fields is that of service: the lane, then by key.
@@ -171,7 +172,7 @@ impl Machine {
         } else {
             lane.pass(gap, arrival.mean_ns);
         }
-        lane.take(arrival.newcomer_ns, arrival.mean_ns, limit)
+        lane.take(arrival.newcomer_ns, limit * arrival.large_ns)
     }
 
     /// Takes the steps that begin before `until`.
@@ -335,7 +336,7 @@ pub(super) mod tests {
 
     pub(in super::super) fn arrival(at_ms: u64, prompt: u32, output: u32) -> Arrival {
         let at = Nanos(at_ms * 1_000_000);
-        Arrival { at, prompt, cached: 0, output, newcomer_ns: 1e7, mean_ns: 1e8 }
+        Arrival { at, prompt, cached: 0, output, newcomer_ns: 1e7, mean_ns: 1e8, large_ns: 1e8 }
     }
 
     /// The machine after these have come in the order of arrival, a thousand seconds later.

@@ -18,12 +18,12 @@ use machine::{Limits, Machine};
 /// Candidates for c in γ = c · Eq. 9, strongest boost last.
 pub(super) const CANDIDATES: [f64; 8] = [30.0, 5.0, 1.0, 0.5, 0.25, 0.12, 0.05, 0.02];
 /// Arrivals after which evidence counts half.
-const HALF_LIFE: u64 = 2_000;
+const HALF_LIFE: u64 = 10_000;
 /// Jobs without which no candidate is judged.
 const ENOUGH: f32 = 300.0;
 /// The share of jobs beyond a quantile, and how much longer than first come, first served it may be in
 /// the shadow: for TTLT, and for TTFT, which a boost works by moving and where trouble shows first.
-const TAILS: [(f32, f64, f64); 2] = [(0.05, 1.02, 1.05), (0.01, 1.01, 1.3)];
+const TAILS: [(f32, f64, f64); 2] = [(0.05, 1.02, 1.05), (0.01, 1.005, 1.3)];
 /// How many times as many jobs may be beyond a limit, at most, since first come, first served has them too.
 const EXCUSED: f32 = 2.0;
 /// Weight of the newest step in how much longer steps take than the model says.
