@@ -115,11 +115,11 @@ impl Classes {
     pub(super) fn draw(&mut self, prompt: u32) -> Option<u32> {
         let class = class(prompt);
         self.owed[class] += self.weights[class];
-        if self.owed[class] >= 1.0 {
-            self.owed[class] -= 1.0;
-            return self.samples[class].draw().or_else(|| self.samples[ALL].draw());
+        if self.owed[class] < 1.0 {
+            return self.samples[ALL].draw();
         }
-        self.samples[ALL].draw()
+        self.owed[class] -= 1.0;
+        self.samples[class].draw()
     }
 
     /// Tells the classes apart anew: the difference d of a class's mean from that of all counts for

@@ -47,7 +47,7 @@ const HEADROOM_PER_JOB: (f64, f64) = (5.0, 50.0);
 const HOST_RESERVE: u32 = 5_000;
 
 /// See the module. Parameters: `share` (0.25) of the machine for the lane; `limit` (0.25), the largest
-/// cost of a newcomer in mean jobs; `quantum` (256) tokens; `headroom` (0.03, or 0.05 if evicted means
+/// cost of a newcomer beside a mean job; `quantum` (256) tokens; `headroom` (0.03, or 0.05 if evicted means
 /// recomputed, less where few jobs fit); `c`, the scale of γ, which is adapted to the traffic if it is not given; `gap` seconds per
 /// token, beyond which a parked request may not be stretched: the lane shuts (no bound); `class` (30)
 /// seconds that a lower priority class counts as later, and that a target or a deadline may pull forward.

@@ -60,7 +60,7 @@ impl Tuner {
         }
     }
 
-    /// Sends an arrival to the shadow machines, with an output that another one of its class had.
+    /// Sends an arrival to the shadow machines, with an output that another one had.
     pub(super) fn submitted(&mut self, job: &Job, traffic: &mut Traffic) {
         let Some(shadows) = &mut self.shadows else { return };
         let Some(output) = traffic.classes.draw(job.prompt.0) else { return };
