@@ -64,6 +64,22 @@ fn a_first_token_target_lifts_the_limit_and_not_the_credit() {
     assert_eq!(flyball.accepts(&asked), None, "the first one has spent the credit");
 }
 
+/// By how much a prompt of 100 tokens counts as earlier than one of 10,000, after these prompts and outputs.
+fn lead_of_the_short(job_of: impl Fn(u32) -> (u32, u32)) -> i64 {
+    let mut flyball = flyball("");
+    for i in 0..2_000 {
+        let (prompt, output) = job_of(i * 37 % 1_000);
+        flyball.finished(&job(prompt, output), Nanos(u64::from(i) * SECOND as u64));
+    }
+    flyball.value(&job(10_000, 0)) - flyball.value(&job(100, 0))
+}
+
+#[test]
+fn prompts_that_tell_nothing_pass_nobody() {
+    assert_eq!(lead_of_the_short(|i| (100 + i % 50, 1_000 + 7 * i)), 0, "outputs are all the work");
+    assert!(lead_of_the_short(|i| (10 + 20 * i, 100)) > SECOND, "prompts are all the work");
+}
+
 /// Steps of a long prompt beside a decode, with or without a bound on the gaps; the longest that the
 /// decode saw.
 fn longest_gap(tbt: Option<Nanos>) -> Nanos {
