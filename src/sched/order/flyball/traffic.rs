@@ -166,14 +166,13 @@ impl Traffic {
 mod tests {
     use super::*;
     use crate::sched::order::gamma::tests::job;
-    use crate::units::Tokens;
 
     /// After jobs of these prompts and outputs, on a machine where every token takes a microsecond.
     fn after(jobs: impl Iterator<Item = (u32, u32)>) -> Traffic {
         let mut traffic = Traffic::new();
         traffic.prime(1e3, Nanos(1_000), 1);
         for (prompt, output) in jobs {
-            traffic.finished(&Job { prompt: Tokens(prompt), ..job(prompt, output) }, 256, Nanos(1));
+            traffic.finished(&job(prompt, output), 256, Nanos(1));
         }
         traffic.classes.weigh();
         traffic
