@@ -1,7 +1,7 @@
 //! Chooses the strength of the boost: γ = c · Eq. 9 of arXiv 2606.18431, with c by the shadow machines.
 
 use super::label::Boost;
-use super::shadow::{Arrival, CANDIDATES, Model, Shadows};
+use super::shadow::{Arrival, CANDIDATES, Model, Rates, Shadows};
 use super::traffic::Traffic;
 use crate::cost::BatchShape;
 use crate::sched::Job;
@@ -10,8 +10,13 @@ use crate::units::Nanos;
 /// Completions from one candidate's turn to the next: all have theirs within 200, and no completion
 /// pays for more than one.
 const TURN: u64 = 25;
-/// The candidate before there is evidence: c = 1, Eq. 9 itself.
-const FIRST_CHOICE: usize = 2;
+/// c before there is evidence, and towards which it goes if no candidate keeps the tails: between 0.3, which is good
+/// for conversations, and 0.1, which is good for code.
+const FIRST: f64 = 0.25;
+/// How far c goes towards the best candidate at once, as a share of the way on a logarithmic scale. Who was passed
+/// over by a strong boost is served late if a surge then makes it weak; and between surges all candidates are
+/// alike, and the best is best by chance.
+const STRIDE: f64 = 0.2;
 /// The share of the variance of machine time below which prompts tell too little for anybody to pass on
 /// their account. Reasoning mixes have 1e-6 to 1e-4, the public traces 0.5 and more.
 const TOLD: f64 = 0.01;
@@ -26,7 +31,8 @@ pub(super) struct Tuner {
     /// `None` until the machine is known.
     shadows: Option<Shadows>,
     candidates: [Boost; CANDIDATES.len()],
-    chosen: usize,
+    /// c, as the shadows have it.
+    scale: f64,
     /// Eq. 9, smoothed, per ns; zero before the first fit.
     slope: f64,
     /// The boost in force.
@@ -41,7 +47,7 @@ impl Tuner {
             fixed,
             shadows: None,
             candidates: [Boost::NONE; CANDIDATES.len()],
-            chosen: FIRST_CHOICE,
+            scale: FIRST,
             slope: 0.0,
             boost: Boost::NONE,
             epoch: 0,
@@ -79,7 +85,7 @@ impl Tuner {
     }
 
     /// A request has finished: perhaps it is some candidate's turn to be judged and fitted again, and
-    /// with the first one's turn the best is put in force.
+    /// with the first one's turn c goes towards the best.
     pub(super) fn finished(&mut self, traffic: &mut Traffic, now: Nanos) {
         let count = traffic.count_finished();
         if !traffic.classes.is_known() || !count.is_multiple_of(TURN) {
@@ -91,7 +97,7 @@ impl Tuner {
             self.choose(traffic);
         }
         if let Some(shadows) = &mut self.shadows {
-            shadows.examine(turn, now);
+            shadows.examine(turn, &rates(traffic), now);
         }
         self.candidates[turn] = Boost::fit(CANDIDATES[turn] * self.slope, traffic);
     }
@@ -100,13 +106,18 @@ impl Tuner {
         let newest = traffic.tail_gamma() * 1e-9;
         let old = if self.slope == 0.0 { newest } else { self.slope };
         self.slope = old + SMOOTHING * (newest - old);
-        self.chosen = self.shadows.as_ref().and_then(Shadows::best).unwrap_or(self.chosen);
+        let best = self.shadows.as_ref().and_then(Shadows::best).map_or(FIRST, |at| CANDIDATES[at]);
+        self.scale *= (best / self.scale).powf(STRIDE);
         let told = traffic.explained() >= TOLD;
-        let c = self.fixed.unwrap_or(if told { CANDIDATES[self.chosen] } else { 0.0 });
+        let c = self.fixed.unwrap_or(if told { self.scale } else { 0.0 });
         let gamma = c * self.slope;
         if self.boost.differs(gamma) {
             self.boost = Boost::fit(gamma, traffic);
             self.epoch += 1;
         }
     }
+}
+
+fn rates(traffic: &Traffic) -> Rates {
+    Rates { prefill: traffic.prefill_ns, decode: traffic.decode_ns, step: traffic.step_ns }
 }

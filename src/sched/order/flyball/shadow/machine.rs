@@ -5,6 +5,7 @@
 //! left out: nobody is evicted, a job holds its mean size, and steps that are alike are taken at once.
 
 use super::super::lane::Lane;
+use super::outlook::Outlook;
 use super::tail::Tail;
 use crate::cost::{BatchShape, CostModel};
 use crate::units::Nanos;
@@ -12,7 +13,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Jobs that wait for a machine; those beyond are left out.
-const QUEUE_MAX: usize = 2_048;
+pub(super) const QUEUE_MAX: usize = 2_048;
 /// Runs of alike steps per arrival, so that no arrival costs more than its share.
 const RUNS_MAX: usize = 16;
 /// Share of the pool that is left free for the lane.
@@ -39,6 +40,17 @@ pub(in super::super) struct Model {
     pub limit: f64,
 }
 
+/// Machine time that the real one spends, in ns.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Rates {
+    /// Per prefill token.
+    pub prefill: f64,
+    /// Per decoded token, at saturation.
+    pub decode: f64,
+    /// Per step that decodes.
+    pub step: f64,
+}
+
 /// A job that arrives.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Arrival {
@@ -58,7 +70,7 @@ pub(in super::super) struct Arrival {
 
 /// A job in a machine. The order of the fields is that of service: the lane, then by key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Job {
+pub(super) struct Job {
     in_turn: bool,
     key: i64,
     number: u64,
@@ -85,19 +97,6 @@ impl Job {
     fn age(&self, now: f64) -> f64 {
         (now - self.arrival.0 as f64).max(0.0)
     }
-}
-
-/// Limits on the times to last and to first token, in ns.
-pub(super) type Limits = [(f64, f64); 2];
-
-/// How a machine does at some moment: whoever is not done counts with his age, else a machine would
-/// look good that lets some wait for ever.
-#[derive(Debug)]
-pub(super) struct Survey {
-    /// Mean time to the last token, in ns.
-    pub mean: f64,
-    /// The shares of jobs beyond each limit.
-    pub beyond: [(f32, f32); 2],
 }
 
 /// See the module.
@@ -288,27 +287,28 @@ impl Machine {
         self.ttlt.fade();
     }
 
-    /// See [`Survey`]. O(queue).
-    pub(super) fn survey(&self, limits: &Limits, now: f64) -> Survey {
-        let (mut sum, mut unfinished) = (0.0, 0.0);
-        let mut overdue = [(0.0, 0.0); 2];
-        let waiting = self.queue.iter().map(|Reverse(job)| job).chain(&self.head);
-        for job in waiting.chain(self.residents.iter().map(|Reverse((_, job))| job)) {
-            let (age, mute) = (job.age(now), job.generated == 0);
-            sum += age;
-            unfinished += 1.0;
-            for ((last, first), limit) in overdue.iter_mut().zip(limits) {
-                *last += f32::from(age > limit.0);
-                *first += f32::from(mute && age > limit.1);
-            }
+    /// Foresees the latencies of everybody, as if nobody came any more, who waits took his machine time in
+    /// order, and the lane served to the end. O(queue · log queue).
+    pub(super) fn foresee(&self, rates: &Rates, now: f64, outlook: &mut Outlook) {
+        let Outlook { line, ttft, ttlt } = outlook;
+        ttft.copy(&self.ttft);
+        ttlt.copy(&self.ttlt);
+        for Reverse((leaves, job)) in &self.residents {
+            let left = leaves - self.steps + u64::from(job.output - job.until);
+            ttlt.add(job.age(now + rates.step * left as f64));
         }
-        let share = |tail: &Tail, limit, overdue| (tail.beyond(limit) + overdue) / (tail.total + overdue);
-        Survey {
-            mean: (self.ttlt.sum + sum) / f64::from((self.ttlt.total + unfinished).max(1.0)),
-            beyond: std::array::from_fn(|at| {
-                let (limit, overdue) = (limits[at], overdue[at]);
-                (share(&self.ttlt, limit.0, overdue.0), share(&self.ttft, limit.1, overdue.1))
-            }),
+        line.clear();
+        line.extend(self.queue.iter().map(|Reverse(job)| *job));
+        line.sort_unstable();
+        let mut at = now;
+        for job in self.head.iter().chain(&*line) {
+            at += rates.prefill * f64::from(job.missing);
+            if job.generated == 0 {
+                ttft.add(job.age(at));
+            }
+            let left = f64::from(job.output - job.generated.max(1));
+            ttlt.add(job.age(at + rates.step * left));
+            at += rates.decode * left;
         }
     }
 }
@@ -370,6 +370,27 @@ pub(super) mod tests {
         let machine = after(&model, &[arrival(0, 1, 150), arrival(5, 1, 20)]);
         let (parked, short) = (1_700.0, 1_200.0 - 5.0);
         assert_eq!((machine.ttlt.sum / 1e6).round(), parked + short);
+    }
+
+    #[test]
+    fn what_is_foreseen_comes_true_if_nobody_comes() {
+        let model = model(1);
+        let mut machine = Machine::new(&model, true);
+        for i in 0..200 {
+            let job = arrival(i * 100, 1, 1 + 17 * (i as u32 % 5));
+            machine.arrive(i, (i * 83 % 200) as i64, &job, &model);
+        }
+        while !machine.residents.is_empty() {
+            machine.serve(machine.now + 1.0, &model);
+        }
+        let mut outlook = Outlook::new(&model);
+        let rates = Rates { prefill: 1e7, decode: 1e7, step: 1e7 };
+        machine.foresee(&rates, machine.now, &mut outlook);
+        assert!(machine.ttlt.total < 100.0, "most are yet to be served");
+        (0..1_000).for_each(|_| machine.serve(1e12, &model));
+        let sums = |tail: &Tail| (tail.total, (tail.sum / 1e6).round());
+        assert_eq!(sums(&outlook.ttft), sums(&machine.ttft));
+        assert_eq!(sums(&outlook.ttlt), sums(&machine.ttlt));
     }
 
     #[test]

@@ -3,17 +3,19 @@
 //! A small γ helps short prompts and, past some point, costs the tail; where that point lies depends on
 //! the traffic. So every arrival also goes to a few machines in virtual time, one per candidate and one
 //! that serves first come, first served, with an output length drawn from requests of its class that have
-//! finished. The candidate with the smallest mean latency wins among those whose tails are no worse than
-//! first come, first served. Model-predictive control: the model has only to tell candidates apart.
+//! finished. The candidate with the best latencies wins among those whose tails are no worse than first come,
+//! first served. Model-predictive control: the model has only to tell candidates apart.
 
 mod machine;
+mod outlook;
 mod tail;
 
-pub(super) use machine::{Arrival, Model};
+pub(super) use machine::{Arrival, Model, Rates};
 
 use crate::cost::BatchShape;
 use crate::units::Nanos;
-use machine::{Limits, Machine};
+use machine::Machine;
+use outlook::Outlook;
 
 /// Candidates for c in γ = c · Eq. 9, strongest boost last.
 pub(super) const CANDIDATES: [f64; 8] = [30.0, 5.0, 1.0, 0.5, 0.25, 0.12, 0.05, 0.02];
@@ -21,11 +23,11 @@ pub(super) const CANDIDATES: [f64; 8] = [30.0, 5.0, 1.0, 0.5, 0.25, 0.12, 0.05, 
 const HALF_LIFE: u64 = 10_000;
 /// Jobs without which no candidate is judged.
 const ENOUGH: f32 = 300.0;
+/// The share of jobs beyond the 99th percentile.
+const P99: f32 = 0.01;
 /// The share of jobs beyond a quantile, and how much longer than first come, first served it may be in
 /// the shadow: for TTLT, and for TTFT, which a boost works by moving and where trouble shows first.
-const TAILS: [(f32, f64, f64); 2] = [(0.05, 1.02, 1.05), (0.01, 1.005, 1.3)];
-/// How many times as many jobs may be beyond a limit, at most, since first come, first served has them too.
-const EXCUSED: f32 = 2.0;
+const TAILS: [(f32, f64, f64); 2] = [(0.05, 1.02, 1.05), (P99, 1.005, 1.3)];
 /// Weight of the newest step in how much longer steps take than the model says.
 const STRETCH_WEIGHT: f64 = 1.0 / 1_024.0;
 
@@ -35,10 +37,12 @@ pub(super) struct Shadows {
     model: Model,
     fcfs: Machine,
     machines: [Machine; CANDIDATES.len()],
-    /// The mean latency of each candidate that keeps the tails beside that of first come, first served,
-    /// as of when it was last examined.
+    /// Mean times P99 of TTLT beside first come, first served, for each candidate that keeps the tails, as of
+    /// when it was last examined.
     verdicts: [Option<f64>; CANDIDATES.len()],
     arrivals: u64,
+    /// That of first come, first served, and that of a candidate.
+    outlooks: [Outlook; 2],
 }
 
 impl Shadows {
@@ -48,6 +52,7 @@ impl Shadows {
             machines: std::array::from_fn(|_| Machine::new(&model, true)),
             verdicts: [None; CANDIDATES.len()],
             arrivals: 0,
+            outlooks: [Outlook::new(&model), Outlook::new(&model)],
             model,
         }
     }
@@ -71,28 +76,25 @@ impl Shadows {
         }
     }
 
-    /// Looks at one candidate again: it keeps the tails if no more jobs are beyond a limit than there may
-    /// be, or than under first come, first served.
-    pub(super) fn examine(&mut self, at: usize, now: Nanos) {
-        if self.fcfs.ttlt.total < ENOUGH {
+    /// Looks at one candidate again, beside first come, first served.
+    pub(super) fn examine(&mut self, at: usize, rates: &Rates, now: Nanos) {
+        let [fcfs, own] = &mut self.outlooks;
+        self.fcfs.foresee(rates, now.0 as f64, fcfs);
+        self.machines[at].foresee(rates, now.0 as f64, own);
+        if fcfs.ttlt.total < ENOUGH {
             return;
         }
-        let limits: Limits = TAILS.map(|(above, last, first)| {
-            (last * self.fcfs.ttlt.quantile(above), first * self.fcfs.ttft.quantile(above))
+        let keeps = TAILS.iter().all(|(above, last, first)| {
+            own.ttlt.quantile(*above) <= last * fcfs.ttlt.quantile(*above)
+                && own.ttft.quantile(*above) <= first * fcfs.ttft.quantile(*above)
         });
-        let fcfs = self.fcfs.survey(&limits, now.0 as f64);
-        let own = self.machines[at].survey(&limits, now.0 as f64);
-        let keeps =
-            TAILS.iter().zip(own.beyond.iter().zip(&fcfs.beyond)).all(|((above, ..), (own, fcfs))| {
-                let most = |fcfs: f32| fcfs.clamp(*above, EXCUSED * above);
-                own.0 <= most(fcfs.0) && own.1 <= most(fcfs.1)
-            });
-        self.verdicts[at] = keeps.then(|| own.mean / fcfs.mean);
+        let score = |outlook: &Outlook| outlook.ttlt.mean() * outlook.ttlt.quantile(P99);
+        self.verdicts[at] = keeps.then(|| score(own) / score(fcfs));
     }
 
     /// The best candidate on the evidence so far; `None` if none keeps the tails.
     pub(super) fn best(&self) -> Option<usize> {
-        let kept = self.verdicts.iter().enumerate().filter_map(|(at, mean)| Some((at, (*mean)?)));
+        let kept = self.verdicts.iter().enumerate().filter_map(|(at, score)| Some((at, (*score)?)));
         kept.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| at)
     }
 }
@@ -103,6 +105,8 @@ mod tests {
     use machine::tests::{arrival, model};
 
     const LAST: usize = CANDIDATES.len() - 1;
+    /// Those of [`model`].
+    const RATES: Rates = Rates { prefill: 1e7, decode: 1e7, step: 1e7 };
 
     /// Jobs on a machine that takes one at a time, 10 ms per token: `job` gives the time in ms and the
     /// output of each. The last candidate counts those of one token as `pull` seconds older.
@@ -115,7 +119,7 @@ mod tests {
             keys[LAST] -= if output == 1 { pull as i64 * 1_000_000_000 } else { 0 };
             shadows.arrive(&arrival, &keys);
         }
-        (0..CANDIDATES.len()).for_each(|at| shadows.examine(at, Nanos(job(4_000).0 * 1_000_000)));
+        (0..CANDIDATES.len()).for_each(|at| shadows.examine(at, &RATES, Nanos(job(4_000).0 * 1_000_000)));
         shadows
     }
 
