@@ -7,8 +7,7 @@ use crate::cost::BatchShape;
 use crate::sched::Job;
 use crate::units::Nanos;
 
-/// Completions from one candidate's turn to the next: all have theirs within 200, and no completion
-/// pays for more than one.
+/// Completions from one candidate's turn to the next: all have theirs within 200.
 const TURN: u64 = 25;
 /// c before there is evidence, and towards which it goes if no candidate keeps the tails: between 0.3, which is good
 /// for conversations, and 0.1, which is good for code.
@@ -85,21 +84,26 @@ impl Tuner {
     }
 
     /// A request has finished: perhaps it is some candidate's turn to be judged and fitted again, and
-    /// with the first one's turn c goes towards the best.
+    /// with the first one's turn c goes towards the best. A turn takes four completions, so that no step pays for
+    /// all of it.
     pub(super) fn finished(&mut self, traffic: &mut Traffic, now: Nanos) {
-        let count = traffic.count_finished();
-        if !traffic.classes.is_known() || !count.is_multiple_of(TURN) {
+        if !traffic.classes.is_known() {
             return;
         }
-        traffic.classes.weigh();
+        let count = traffic.count_finished();
         let turn = (count / TURN) as usize % CANDIDATES.len();
-        if turn == 0 || self.slope == 0.0 {
-            self.choose(traffic);
+        match (count % TURN, &mut self.shadows) {
+            (0, _) => {
+                traffic.classes.weigh();
+                if turn == 0 || self.slope == 0.0 {
+                    self.choose(traffic);
+                }
+            }
+            (1, Some(shadows)) => shadows.expect(&rates(traffic), now),
+            (2, Some(shadows)) => shadows.examine(turn, &rates(traffic), now),
+            (3, _) => self.candidates[turn] = Boost::fit(CANDIDATES[turn] * self.slope, traffic),
+            _ => {}
         }
-        if let Some(shadows) = &mut self.shadows {
-            shadows.examine(turn, &rates(traffic), now);
-        }
-        self.candidates[turn] = Boost::fit(CANDIDATES[turn] * self.slope, traffic);
     }
 
     fn choose(&mut self, traffic: &mut Traffic) {

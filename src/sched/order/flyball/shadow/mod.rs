@@ -37,8 +37,8 @@ pub(super) struct Shadows {
     model: Model,
     fcfs: Machine,
     machines: [Machine; CANDIDATES.len()],
-    /// Mean times P99 of TTLT beside first come, first served, for each candidate that keeps the tails, as of
-    /// when it was last examined.
+    /// Mean TTFT times mean TTLT times its P99, beside first come, first served, for each candidate that keeps
+    /// the tails, as of when it was last examined.
     verdicts: [Option<f64>; CANDIDATES.len()],
     arrivals: u64,
     /// That of first come, first served, and that of a candidate.
@@ -52,7 +52,7 @@ impl Shadows {
             machines: std::array::from_fn(|_| Machine::new(&model, true)),
             verdicts: [None; CANDIDATES.len()],
             arrivals: 0,
-            outlooks: [Outlook::new(&model), Outlook::new(&model)],
+            outlooks: [Outlook::new(), Outlook::new()],
             model,
         }
     }
@@ -76,10 +76,14 @@ impl Shadows {
         }
     }
 
+    /// Looks at first come, first served, before a candidate is examined.
+    pub(super) fn expect(&mut self, rates: &Rates, now: Nanos) {
+        self.fcfs.foresee(rates, now.0 as f64, &mut self.outlooks[0]);
+    }
+
     /// Looks at one candidate again, beside first come, first served.
     pub(super) fn examine(&mut self, at: usize, rates: &Rates, now: Nanos) {
         let [fcfs, own] = &mut self.outlooks;
-        self.fcfs.foresee(rates, now.0 as f64, fcfs);
         self.machines[at].foresee(rates, now.0 as f64, own);
         if fcfs.ttlt.total < ENOUGH {
             return;
@@ -88,7 +92,8 @@ impl Shadows {
             own.ttlt.quantile(*above) <= last * fcfs.ttlt.quantile(*above)
                 && own.ttft.quantile(*above) <= first * fcfs.ttft.quantile(*above)
         });
-        let score = |outlook: &Outlook| outlook.ttlt.mean() * outlook.ttlt.quantile(P99);
+        let score =
+            |outlook: &Outlook| outlook.ttft.mean() * outlook.ttlt.mean() * outlook.ttlt.quantile(P99);
         self.verdicts[at] = keeps.then(|| score(own) / score(fcfs));
     }
 
@@ -119,7 +124,9 @@ mod tests {
             keys[LAST] -= if output == 1 { pull as i64 * 1_000_000_000 } else { 0 };
             shadows.arrive(&arrival, &keys);
         }
-        (0..CANDIDATES.len()).for_each(|at| shadows.examine(at, &RATES, Nanos(job(4_000).0 * 1_000_000)));
+        let now = Nanos(job(4_000).0 * 1_000_000);
+        shadows.expect(&RATES, now);
+        (0..CANDIDATES.len()).for_each(|at| shadows.examine(at, &RATES, now));
         shadows
     }
 

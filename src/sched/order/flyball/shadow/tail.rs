@@ -1,6 +1,7 @@
 //! How latencies are distributed, with more weight on the newer ones.
 
-const PER_OCTAVE: f64 = 32.0;
+/// Bits of the mantissa that tell bins apart: 32 bins per doubling.
+const BITS: u32 = 5;
 /// The first bin begins at a millisecond.
 const FIRST_NS: f64 = 1e6;
 const BINS: usize = 800;
@@ -18,11 +19,11 @@ impl Tail {
         Self { counts: vec![0.0; BINS], total: 0.0, sum: 0.0 }
     }
 
-    pub(super) fn add(&mut self, ns: f64) {
-        let bin = ((ns / FIRST_NS).max(1.0).log2() * PER_OCTAVE) as usize;
-        self.counts[bin.min(BINS - 1)] += 1.0;
-        self.total += 1.0;
-        self.sum += ns;
+    /// Adds `count` latencies of `ns`.
+    pub(super) fn add(&mut self, ns: f64, count: f32) {
+        self.counts[bin(ns)] += count;
+        self.total += count;
+        self.sum += ns * f64::from(count);
     }
 
     /// Becomes the same as another.
@@ -47,7 +48,7 @@ impl Tail {
         for (bin, count) in self.counts.iter().enumerate().rev() {
             if *count >= left && *count > 0.0 {
                 let inside = 1.0 - f64::from(left / count);
-                return FIRST_NS * ((bin as f64 + inside) / PER_OCTAVE).exp2();
+                return begin(bin) + inside * (begin(bin + 1) - begin(bin));
             }
             left -= count;
         }
@@ -55,14 +56,35 @@ impl Tail {
     }
 }
 
+/// The bin of a latency: the exponent and the first bits of the mantissa, without a logarithm.
+fn bin(ns: f64) -> usize {
+    let place = |ratio: f64| (ratio.to_bits() >> (f64::MANTISSA_DIGITS - 1 - BITS)) as usize;
+    (place((ns / FIRST_NS).max(1.0)) - place(1.0)).min(BINS - 1)
+}
+
+/// Where a bin begins, in ns.
+fn begin(bin: usize) -> f64 {
+    let place = (bin as u64) << (f64::MANTISSA_DIGITS - 1 - BITS);
+    FIRST_NS * f64::from_bits(1f64.to_bits() + place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_latency_lies_in_its_bin() {
+        for ns in [1e3, 1e6, 1.03e6, 2e6, 3.7e8, 1e12, 3e13] {
+            let bin = bin(ns);
+            assert!(begin(bin) <= f64::max(ns, 1e6) && ns < begin(bin + 1), "{ns} in {bin}");
+            assert!(begin(bin + 1) / begin(bin) < 1.04);
+        }
+    }
+
+    #[test]
     fn quantiles_are_good_to_a_per_cent_and_fading_keeps_them() {
         let mut tail = Tail::new();
-        (1..=10_000).for_each(|i| tail.add(f64::from(i) * 1e6));
+        (1..=10_000).for_each(|i| tail.add(f64::from(i) * 1e6, 1.0));
         let p95 = tail.quantile(0.05);
         assert!((p95 / 9.5e9 - 1.0).abs() < 0.01, "{p95}");
         let mean = tail.mean();
