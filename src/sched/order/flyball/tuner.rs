@@ -9,13 +9,12 @@ use crate::units::Nanos;
 
 /// Completions from one candidate's turn to the next: all have theirs within 200.
 const TURN: u64 = 25;
-/// c before there is evidence, and towards which it goes if no candidate keeps the tails: between 0.3, which is good
-/// for conversations, and 0.1, which is good for code.
+/// c before there is evidence: between 0.3, which is good for conversations, and 0.1, which is good for code.
 const FIRST: f64 = 0.25;
 /// How far c goes towards the best candidate at once, as a share of the way on a logarithmic scale. Who was passed
 /// over by a strong boost is served late if a surge then makes it weak; and between surges all candidates are
 /// alike, and the best is best by chance.
-const STRIDE: f64 = 0.2;
+const STRIDE: f64 = 0.3;
 /// The share of the variance of machine time below which prompts tell too little for anybody to pass on
 /// their account. Reasoning mixes have 1e-6 to 1e-4, the public traces 0.5 and more.
 const TOLD: f64 = 0.01;
@@ -110,8 +109,9 @@ impl Tuner {
         let newest = traffic.tail_gamma() * 1e-9;
         let old = if self.slope == 0.0 { newest } else { self.slope };
         self.slope = old + SMOOTHING * (newest - old);
-        let best = self.shadows.as_ref().and_then(Shadows::best).map_or(FIRST, |at| CANDIDATES[at]);
-        self.scale *= (best / self.scale).powf(STRIDE);
+        if let Some(best) = self.shadows.as_ref().and_then(Shadows::best) {
+            self.scale *= (CANDIDATES[best] / self.scale).powf(STRIDE);
+        }
         let told = traffic.explained() >= TOLD;
         let c = self.fixed.unwrap_or(if told { self.scale } else { 0.0 });
         let gamma = c * self.slope;
