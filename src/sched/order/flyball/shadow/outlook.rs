@@ -1,5 +1,5 @@
-//! What the latencies on a machine come to, those included who are not done: else a machine would look good
-//! that lets some wait for ever, and in a surge the one that has served the latest.
+//! What the latencies on a machine come to, those included who are not done: else a machine would look good that
+//! lets some wait for ever, and in a surge first come, first served would look as good as before it.
 
 use super::machine::{Job, PROBES};
 use super::tail::Tail;
