@@ -98,7 +98,7 @@ impl Tuner {
                     self.choose(traffic);
                 }
             }
-            (1, Some(shadows)) => shadows.expect(&rates(traffic), now),
+            (1, Some(shadows)) => shadows.foresee(&rates(traffic), now),
             (2, Some(shadows)) => shadows.examine(turn, &rates(traffic), now),
             (3, _) => self.candidates[turn] = Boost::fit(CANDIDATES[turn] * self.slope, traffic),
             _ => {}

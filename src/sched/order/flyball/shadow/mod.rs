@@ -76,12 +76,12 @@ impl Shadows {
         }
     }
 
-    /// Looks at first come, first served, before a candidate is examined.
-    pub(super) fn expect(&mut self, rates: &Rates, now: Nanos) {
+    /// Foresees first come, first served, beside which the next candidate is examined.
+    pub(super) fn foresee(&mut self, rates: &Rates, now: Nanos) {
         self.fcfs.foresee(rates, now.0 as f64, &mut self.outlooks[0]);
     }
 
-    /// Looks at one candidate again, beside first come, first served.
+    /// Looks at one candidate again, beside first come, first served as foreseen last.
     pub(super) fn examine(&mut self, at: usize, rates: &Rates, now: Nanos) {
         let [fcfs, own] = &mut self.outlooks;
         self.machines[at].foresee(rates, now.0 as f64, own);
@@ -125,7 +125,7 @@ mod tests {
             shadows.arrive(&arrival, &keys);
         }
         let now = Nanos(job(4_000).0 * 1_000_000);
-        shadows.expect(&RATES, now);
+        shadows.foresee(&RATES, now);
         (0..CANDIDATES.len()).for_each(|at| shadows.examine(at, &RATES, now));
         shadows
     }
