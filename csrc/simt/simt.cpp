@@ -2,11 +2,11 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -32,7 +32,7 @@ struct Thread {
     Fiber fiber;
     bool waiting = false;
     bool done = false;
-    std::deque<Copy> copies;
+    std::vector<Copy> copies;  // as they were started
     uint32_t groups = 0;  // committed
 };
 
@@ -48,7 +48,6 @@ struct Warp {
 class Machine {
 public:
     Machine(const Launch& launch, void (*body)(const void*), const void* argument);
-    ~Machine();
     Machine(const Machine&) = delete;
     Machine& operator=(const Machine&) = delete;
 
@@ -91,7 +90,6 @@ private:
     std::vector<Thread> threads_;
     std::vector<Warp> warps_;
     std::vector<uint32_t> order_;
-    unsigned char* stacks_;
     std::unique_ptr<unsigned char[]> arena_;
     Shadow shadow_;
     uint32_t at_barrier_ = 0;
@@ -105,6 +103,39 @@ private:
 
 thread_local Machine* machine = nullptr;
 
+// Stacks for the threads of a cta, kept from launch to launch: fresh pages cost more than most launches. Neighbours
+// are not whole pages apart, or else all would fall into the same few sets of the cache.
+class Stacks {
+public:
+    static constexpr size_t kStride = Fiber::kStackBytes + 17 * 64;
+
+    Stacks() = default;
+    Stacks(const Stacks&) = delete;
+    Stacks& operator=(const Stacks&) = delete;
+    ~Stacks() { drop(); }
+
+    unsigned char* of(uint32_t thread) { return first_ + thread * kStride; }
+
+    void grow(uint32_t threads) {
+        if (threads * kStride <= bytes_) return;
+        drop();
+        bytes_ = threads * kStride;
+        void* stacks = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (stacks == MAP_FAILED) std::abort();
+        first_ = static_cast<unsigned char*>(stacks);
+    }
+
+private:
+    void drop() {
+        if (first_) munmap(first_, bytes_);
+    }
+
+    unsigned char* first_ = nullptr;
+    size_t bytes_ = 0;
+};
+
+thread_local Stacks stacks;
+
 void fiber_main() { machine->main(); }
 
 Machine::Machine(const Launch& launch, void (*body)(const void*), const void* argument)
@@ -115,17 +146,12 @@ Machine::Machine(const Launch& launch, void (*body)(const void*), const void* ar
       warps_(launch.threads / kLanes),
       order_(launch.threads),
       random_(launch.seed) {
-    const size_t bytes = launch.threads * Fiber::kStackBytes;
-    void* stacks = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (stacks == MAP_FAILED) std::abort();
-    stacks_ = static_cast<unsigned char*>(stacks);
+    stacks.grow(launch.threads);
     for (uint32_t thread = 0; thread < launch.threads; ++thread) {
         order_[thread] = launch.order == Order::reverse ? launch.threads - 1 - thread : thread;
     }
     if (launch.faults_bytes) launch.faults[0] = 0;
 }
-
-Machine::~Machine() { munmap(stacks_, launch.threads * Fiber::kStackBytes); }
 
 // SplitMix64 (Steele, Lea and Flood, 2014).
 uint64_t Machine::random() {
@@ -167,11 +193,11 @@ void Machine::run_cta(uint32_t index) {
     arena_.reset(new unsigned char[launch.shared_bytes + 128]);
     shared = arena_.get() + (128 - reinterpret_cast<uintptr_t>(arena_.get()) % 128);
     std::memset(shared, kPoison, launch.shared_bytes);
-    shadow_.reset(launch.shared_bytes);
+    if (launch.races) shadow_.reset(launch.shared_bytes);
     for (Warp& warp : warps_) warp = Warp();
     for (thread = 0; thread < launch.threads; ++thread) {
         current() = Thread();
-        current().fiber.start(stacks_ + thread * Fiber::kStackBytes, fiber_main);
+        current().fiber.start(stacks.of(thread), fiber_main);
     }
     at_barrier_ = cta_epoch_ = counting_ = 0;
     async::begin(launch.threads, launch.shared_bytes);
@@ -257,7 +283,8 @@ bool Machine::check_shared(const void* at, size_t bytes,
         report("shared memory: %zu bytes at %zu are not aligned", bytes, size_t(offset));
         return false;
     }
-    if (const char* wrong = (shadow_.*access)(offset, bytes, now())) report("%s, at %zu", wrong, size_t(offset));
+    const char* wrong = launch.races ? (shadow_.*access)(offset, bytes, now()) : nullptr;
+    if (wrong) report("%s, at %zu", wrong, size_t(offset));
     if (access != &Shadow::read) async::wrote(offset, bytes);
     return true;
 }
@@ -292,14 +319,15 @@ void Machine::copy_async(void* target, uint64_t source, uint32_t bytes) {
 
 void Machine::copy_async_wait(uint32_t groups_left) {
     Thread& self = current();
-    while (!self.copies.empty() && self.copies.front().group + groups_left < self.groups) {
-        const Copy copy = self.copies.front();
-        self.copies.pop_front();
-        std::memset(copy.target, 0, 16);
-        if (copy.bytes) std::memcpy(copy.target, check_global(copy.source, 16, false), copy.bytes);
-        shadow_.end_copy(size_t(copy.target - shared), 16, now());
-        async::wrote(size_t(copy.target - shared), 16);
+    const auto due = [&](const Copy& copy) { return copy.group + groups_left < self.groups; };
+    const auto end = std::find_if_not(self.copies.begin(), self.copies.end(), due);
+    for (auto copy = self.copies.begin(); copy != end; ++copy) {
+        std::memset(copy->target, 0, 16);
+        if (copy->bytes) std::memcpy(copy->target, check_global(copy->source, 16, false), copy->bytes);
+        if (launch.races) shadow_.end_copy(size_t(copy->target - shared), 16, now());
+        async::wrote(size_t(copy->target - shared), 16);
     }
+    self.copies.erase(self.copies.begin(), end);
 }
 
 }  // namespace

@@ -29,7 +29,8 @@ struct Launch {
     uint32_t threads;  // a multiple of 32
     uint32_t shared_bytes;
     Order order;
-    uint64_t seed;  // of shuffled orders
+    uint32_t races;  // 1: shared memory has a shadow
+    uint64_t seed;   // of shuffled orders
     const Region* regions;
     size_t region_count;
     char* faults;  // what was found wrong, one line each, ended by 0
