@@ -5,7 +5,7 @@ use super::copies::Mover;
 use super::forward::{Branches, Forward, Made};
 use super::inputs::{Counts, Layout};
 use super::products::{Planned, row_counts};
-use super::stage::{Host, Sorted, Stage, Yield};
+use super::stage::{Host, Stage, Yield};
 use super::weights::DeviceWeights;
 use super::work::{self, Flags, Limits, Work};
 use super::{Arena, CudaError, Device, Graph, Kernels};
@@ -176,18 +176,13 @@ impl CudaExecutor {
         Ok(())
     }
 
-    /// The padded counts of such a step, and which graph is it, if one is.
-    fn padded(&self, sorted: Sorted) -> (Layout, Option<usize>) {
-        let counts = sorted.counts;
-        let (tokens, _) = self.forward.planned().layers(counts.tokens.max(1));
-        let samples = if counts.samples > 0 { self.forward.planned().logits(counts.samples).0 } else { 0 };
-        if counts.prefills > 0 {
-            // Decodes are as many as they are; the padding belongs to prefill.
-            return (Layout::new(Counts { tokens, samples, ..counts }), None);
-        }
-        match self.graphs.iter().position(|graph| graph.layout.counts.tokens >= counts.tokens) {
+    /// The layout of such a step, and which graph is it, if one is: then with the graph's padding. Elsewhere products
+    /// alone are padded, and what is in those rows matters to nobody.
+    fn layout(&self, counts: Counts) -> (Layout, Option<usize>) {
+        let fits = |graph: &Captured| counts.prefills == 0 && graph.layout.counts.tokens >= counts.tokens;
+        match self.graphs.iter().position(fits) {
             Some(at) => (self.graphs[at].layout.clone(), Some(at)),
-            None => (Layout::new(Counts { tokens, decodes: tokens, prefills: 0, samples }), None),
+            None => (Layout::new(counts), None),
         }
     }
 
@@ -199,8 +194,8 @@ impl CudaExecutor {
             noted.for_each(|noted| noted.retain(|(slot, _)| *slot != opened.slot.index()));
         }
         self.host.open(plan);
-        let sorted = self.host.sort(plan, &self.yields, &mut stage.yields);
-        let (layout, graph) = self.padded(sorted);
+        let counts = self.host.sort(plan, &self.yields, &mut stage.yields);
+        let (layout, graph) = self.layout(counts);
         self.host.fill(plan, &self.yields, &layout, stage)?;
         let main = &self.branches.main;
         self.mover.begin(main, self.forward.pool(), &plan.before, &plan.beside)?;
@@ -208,7 +203,7 @@ impl CudaExecutor {
         if !plan.rows.is_empty() || stage.changes > 0 {
             self.upload(stage, &layout)?;
         }
-        if sorted.counts.tokens > 0 {
+        if counts.tokens > 0 {
             match graph {
                 Some(at) => self.graphs[at].graph.launch()?,
                 None => self.forward.run(&self.branches, &layout)?,

@@ -1,5 +1,5 @@
-//! A decoder's step as launches: embedding, layers, logits, draws. Every address and grid follows from the padded
-//! counts, so that a captured graph can be replayed with other lengths.
+//! A decoder's step as launches: embedding, layers, logits, draws. Every address and grid follows from the
+//! layout's counts, so that a captured graph can be replayed with other lengths.
 
 use super::inputs::{Layout, Words};
 use super::params::{self, Params};

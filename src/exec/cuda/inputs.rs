@@ -1,8 +1,8 @@
-//! What a step uploads: one block of 32-bit words, whose arrays lie where the step's padded counts say.
+//! What a step uploads: one block of 32-bit words, whose arrays lie where the step's counts say.
 //!
 //! A graph was captured for one set of counts, so its arrays are where they were; and one copy moves them all.
 
-/// How many there are of what in a step, padding included.
+/// How many there are of what in a step; in a graph, with its padding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Tokens: one per decode, then those of the chunks, then padding.

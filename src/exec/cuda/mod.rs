@@ -234,3 +234,25 @@ impl Event {
         Ok(f64::from(self.raw.elapsed_ms(&later.raw).trying(|| "reading timers".into())?) * 1e3)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::MonotonicClock;
+    use crate::config::Config;
+    use crate::model::{Model, tiny};
+    use crate::number::Dtype;
+
+    #[test]
+    fn where_there_is_no_driver_it_is_named() {
+        if kernels::driver_present() {
+            return assert!(Device::count().is_ok_and(|count| Device::open(count).is_err()));
+        }
+        assert_eq!(Device::count(), Err(CudaError::NoDriver));
+        let options = CudaOptions { ordinal: 0, kv: Dtype::Bf16, batch_invariant: false, graphs: true };
+        let model = Model::random(tiny(), 1).unwrap();
+        let clock = Box::new(MonotonicClock::new());
+        let error = CudaExecutor::new(&model, &Config::default(), options, clock).err().unwrap();
+        assert!(error.to_string().contains("libcuda.so.1"), "{error}");
+    }
+}

@@ -1,4 +1,5 @@
-//! The matrix products of a decoder, planned once for each of a few row counts, which steps are padded to.
+//! The matrix products of a decoder, planned once for each of a few row counts, to which they are padded: other
+//! kernels have as many rows as there are.
 
 use super::gemm::{Blas, Element, Product, Shape};
 use super::{CudaError, Device};

@@ -102,13 +102,6 @@ pub struct Host {
     invariant: bool,
 }
 
-/// What a plan has, without padding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sorted {
-    /// Without padding.
-    pub counts: Counts,
-}
-
 impl Host {
     /// Nothing known yet.
     pub fn new(limits: &Limits, block_size: u32, vocab: u32, invariant: bool) -> Self {
@@ -146,7 +139,7 @@ impl Host {
 
     /// Sorts the rows of a plan, and says where each one's token will come from. `before` are the yields of the step
     /// before.
-    pub fn sort(&mut self, plan: &BatchPlan, before: &[Yield], yields: &mut Vec<Yield>) -> Sorted {
+    pub fn sort(&mut self, plan: &BatchPlan, before: &[Yield], yields: &mut Vec<Yield>) -> Counts {
         self.decodes.clear();
         self.prefills.clear();
         yields.clear();
@@ -169,7 +162,7 @@ impl Host {
         }
         counts.decodes = self.decodes.len();
         counts.prefills = self.prefills.len();
-        Sorted { counts }
+        counts
     }
 
     fn knows(&self, plan: &BatchPlan, row: &Row, before: &[Yield]) -> bool {
@@ -186,7 +179,7 @@ impl Host {
         }
     }
 
-    /// Fills the arrays of a step whose padded layout is `layout`.
+    /// Fills the arrays of a step whose layout, perhaps a graph's, is `layout`.
     ///
     /// # Errors
     /// If the lists for penalties do not fit.

@@ -195,7 +195,7 @@ work! {
     workspace: u8 = |_: &Sizes| gemm::WORKSPACE,
 }
 
-/// Sets what kernels may read before anybody wrote it.
+/// Sets what may be read before anybody wrote it: block tables, and the padding of products.
 ///
 /// # Errors
 /// If the device is lost.
@@ -203,7 +203,8 @@ pub fn clear(work: &Work, device: &Device) -> Result<(), CudaError> {
     let stream = device.stream()?;
     stream.fill(&work.slot_tables, 0)?;
     stream.fill(&work.results, 0)?;
-    stream.fill(&work.hidden, 0)?;
-    stream.fill(&work.projected, 0)?;
+    for input in [&work.normed, &work.attended, &work.gated, &work.picked_more] {
+        stream.fill(input, 0)?;
+    }
     stream.synchronize()
 }
