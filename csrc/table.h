@@ -20,7 +20,7 @@ FB_KERNEL(rms_norm_f16_8k, RmsNorm<F16, 512>)
 FB_KERNEL(rms_norm_f16_16k, RmsNorm<F16, 1024>)
 #endif
 #if FB_WANTS(FB_APPEND)
-FB_MORE(append_bf16_d64, Append<Bf16, Bf16, 64>)
+FB_KERNEL(append_bf16_d64, Append<Bf16, Bf16, 64>)
 FB_KERNEL(append_bf16_d80, Append<Bf16, Bf16, 80>)
 FB_MORE(append_bf16_d96, Append<Bf16, Bf16, 96>)
 FB_KERNEL(append_bf16_d128, Append<Bf16, Bf16, 128>)

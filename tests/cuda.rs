@@ -7,35 +7,67 @@ use common::{Arrival, Outcome, ample, arrivals};
 use flyball::clock::MonotonicClock;
 use flyball::config::{Config, Preempt, SwapMode};
 use flyball::exec::cpu::CpuExecutor;
-use flyball::exec::cuda::{CudaError, CudaExecutor, CudaOptions, Device};
+use flyball::exec::cuda::{CudaError, CudaExecutor, CudaOptions, Device, built};
 use flyball::model::{Model, ModelConfig, tiny};
 use flyball::number::Dtype;
 use flyball::request::{FinishReason, Prompt, Request, SamplingParams};
 use flyball::units::{Blocks, Nanos, Tokens};
+use flyball_simt::driver::{self, Failure};
 use std::io::Write as _;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::thread;
 
 static MODEL: LazyLock<Arc<Model>> =
     LazyLock::new(|| Arc::new(Model::random(ModelConfig { layers: 2, ..tiny() }, 5).unwrap()));
 
-/// One test has the device at a time.
-static DEVICE: Mutex<()> = Mutex::new(());
+/// One test has the devices at a time.
+static DEVICES: Mutex<()> = Mutex::new(());
 
-/// The device, if the tests are to run on one; says so if not.
-fn device(test: &str) -> Option<MutexGuard<'static, ()>> {
-    match std::env::var("FLYBALL_TEST_DEVICE").as_deref() {
-        Ok("cuda") => Some(DEVICE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())),
-        _ => {
-            // Not by a macro, whose output the test runner would keep to itself.
-            let note = "was not run: it needs a GPU, and FLYBALL_TEST_DEVICE=cuda";
-            writeln!(std::io::stdout(), "{test} {note}").expect("stdout takes it");
-            None
-        }
-    }
+/// Runs a test on the GPU, where `FLYBALL_TEST_DEVICE=cuda` says that there is one, and elsewhere on each emulated
+/// device; says so if it cannot run.
+fn on_devices(test: impl Fn(usize)) {
+    let _alone = DEVICES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let why_not = match () {
+        () if on_gpu() => return test(0),
+        () if built().next().is_none() => "this build has no kernels, since it found no nvcc",
+        () if !driver::install() => "there is neither a GPU nor the emulated driver",
+        () => return [driver::SM90, driver::SM80].into_iter().for_each(test),
+    };
+    not_run(why_not);
 }
 
-const FAST: CudaOptions = CudaOptions { ordinal: 0, kv: Dtype::Bf16, batch_invariant: false, graphs: true };
-const INVARIANT: CudaOptions = CudaOptions { batch_invariant: true, ..FAST };
+/// Says so; not by a macro, whose output the test runner would keep to itself.
+fn not_run(why: &str) {
+    let name = thread::current().name().unwrap_or("a test").to_owned();
+    writeln!(std::io::stdout(), "{name} was not run: {why}").expect("stdout takes it");
+}
+
+fn on_gpu() -> bool {
+    std::env::var("FLYBALL_TEST_DEVICE").as_deref() == Ok("cuda")
+}
+
+/// Requests: many for a GPU; for the emulator, which takes a few hundredths of a second for a step, few and short ones,
+/// close together.
+fn crowd(seed: u64, many: u32, few: u32) -> Vec<Arrival> {
+    if on_gpu() {
+        return arrivals(seed, many);
+    }
+    let mut arrivals = arrivals(seed, few);
+    for Arrival { request, at, .. } in &mut arrivals {
+        request.max_tokens = Tokens(request.max_tokens.0.div_ceil(3));
+        *at /= 4;
+    }
+    arrivals
+}
+
+/// How to run on a device.
+fn fast(ordinal: usize) -> CudaOptions {
+    CudaOptions { ordinal, kv: Dtype::Bf16, batch_invariant: false, graphs: true }
+}
+
+fn invariant(ordinal: usize) -> CudaOptions {
+    CudaOptions { batch_invariant: true, ..fast(ordinal) }
+}
 
 fn run(config: &Config, options: CudaOptions, arrivals: &[Arrival]) -> Outcome {
     let clock = || Box::new(MonotonicClock::new());
@@ -57,115 +89,158 @@ fn whole(outcome: &Outcome, arrivals: &[Arrival]) {
 
 #[test]
 fn every_request_ends_with_all_its_tokens_however_steps_are_run() {
-    let Some(_device) = device("every_request_ends_with_all_its_tokens_however_steps_are_run") else {
-        return;
-    };
-    let arrivals = arrivals(1, 12);
-    for pipeline_depth in [1, 2] {
-        for graphs in [false, true] {
-            for kv in [Dtype::Bf16, Dtype::E4m3] {
-                let config = Config { pipeline_depth, ..ample() };
-                whole(&run(&config, CudaOptions { graphs, kv, ..FAST }, &arrivals), &arrivals);
+    on_devices(|ordinal| {
+        let arrivals = crowd(1, 12, 4);
+        for pipeline_depth in [1, 2] {
+            for graphs in [false, true] {
+                for kv in [Dtype::Bf16, Dtype::E4m3] {
+                    let config = Config { pipeline_depth, ..ample() };
+                    whole(&run(&config, CudaOptions { graphs, kv, ..fast(ordinal) }, &arrivals), &arrivals);
+                }
             }
         }
-    }
+    });
 }
 
 #[test]
 fn graphs_and_depth_change_no_token() {
-    let Some(_device) = device("graphs_and_depth_change_no_token") else { return };
     // One after the other: each step has the same rows, and so the same padding, in every run.
-    let arrivals = arrivals(2, 4);
-    let run = |graphs, pipeline_depth| {
-        let config = Config { pipeline_depth, max_num_seqs: 1, max_resident: 1, ..ample() };
-        run(&config, CudaOptions { graphs, ..FAST }, &arrivals).tokens
-    };
-    let first = run(false, 1);
-    for (graphs, depth) in [(true, 1), (false, 2), (true, 2)] {
-        assert_eq!(run(graphs, depth), first, "graphs: {graphs}, depth {depth}");
-    }
+    let arrivals = crowd(2, 4, 3);
+    on_devices(|ordinal| {
+        let run = |graphs, pipeline_depth| {
+            let config = Config { pipeline_depth, max_num_seqs: 1, max_resident: 1, ..ample() };
+            run(&config, CudaOptions { graphs, ..fast(ordinal) }, &arrivals).tokens
+        };
+        let first = run(false, 1);
+        for (graphs, depth) in [(true, 1), (false, 2), (true, 2)] {
+            assert_eq!(run(graphs, depth), first, "device {ordinal}, graphs: {graphs}, depth {depth}");
+        }
+    });
 }
 
 #[test]
 fn in_the_invariant_mode_no_schedule_changes_a_token() {
-    let Some(_device) = device("in_the_invariant_mode_no_schedule_changes_a_token") else { return };
-    let arrivals = arrivals(3, 12);
-    let alone = |arrival: &Arrival| {
-        let arrival = Arrival { at: 0, ..arrival.clone() };
-        let outcome = run(&ample(), INVARIANT, std::slice::from_ref(&arrival));
-        whole(&outcome, &[arrival]);
-        outcome.of(0).0
-    };
-    let alone: Vec<Vec<u32>> = arrivals.iter().map(alone).collect();
-    let tight = Config { kv_blocks: Blocks(20), ..ample() };
-    let cases = [
-        ("beside others", ample()),
-        ("swapped", Config { preempt: Preempt::Swap, ..tight.clone() }),
-        ("swapped beside", Config { preempt: Preempt::Swap, swap: SwapMode::Overlap, ..tight.clone() }),
-        ("computed again", Config { preempt: Preempt::Recompute, ..tight.clone() }),
-        ("on cached prefixes", Config { prefix_cache: true, ..ample() }),
-    ];
-    for (what, config) in cases {
-        for pipeline_depth in [1, 2] {
-            let outcome = run(&Config { pipeline_depth, ..config.clone() }, INVARIANT, &arrivals);
-            assert_eq!(outcome.tokens, alone, "{what}, depth {pipeline_depth}");
-            whole(&outcome, &arrivals);
-            let counters = outcome.counters;
-            let happened = match what {
-                "beside others" => 1,
-                "computed again" => counters.recomputes,
-                "on cached prefixes" => counters.cached_tokens,
-                _ => counters.swaps,
-            };
-            assert!(happened > 0, "{what}: {counters:?}");
+    on_devices(|ordinal| {
+        let mut arrivals = crowd(3, 12, 4);
+        // Somebody comes back with a prompt that is in the cache.
+        let longest = arrivals.iter().max_by_key(|arrival| arrival.request.prompt.len()).unwrap();
+        arrivals.push(Arrival { at: 20, ..longest.clone() });
+        let alone = |arrival: &Arrival| {
+            let arrival = Arrival { at: 0, ..arrival.clone() };
+            let outcome = run(&ample(), invariant(ordinal), std::slice::from_ref(&arrival));
+            whole(&outcome, &[arrival]);
+            outcome.of(0).0
+        };
+        let alone: Vec<Vec<u32>> = arrivals.iter().map(alone).collect();
+        let tight = Config { kv_blocks: Blocks(if on_gpu() { 20 } else { 8 }), ..ample() };
+        let cases = [
+            ("beside others", ample()),
+            ("swapped", Config { preempt: Preempt::Swap, ..tight.clone() }),
+            ("swapped beside", Config { preempt: Preempt::Swap, swap: SwapMode::Overlap, ..tight.clone() }),
+            ("computed again", Config { preempt: Preempt::Recompute, ..tight.clone() }),
+            ("on cached prefixes", Config { prefix_cache: true, ..ample() }),
+        ];
+        for (what, config) in cases {
+            for pipeline_depth in [1, 2] {
+                let config = Config { pipeline_depth, ..config.clone() };
+                let outcome = run(&config, invariant(ordinal), &arrivals);
+                assert_eq!(outcome.tokens, alone, "device {ordinal}, {what}, depth {pipeline_depth}");
+                whole(&outcome, &arrivals);
+                let counters = outcome.counters;
+                let happened = match what {
+                    "beside others" => 1,
+                    "computed again" => counters.recomputes,
+                    "on cached prefixes" => counters.cached_tokens,
+                    _ => counters.swaps,
+                };
+                assert!(happened > 0, "{what}: {counters:?}");
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn a_request_of_unknown_content_fails_alone() {
-    let Some(_device) = device("a_request_of_unknown_content_fails_alone") else { return };
-    let mut mixed = arrivals(4, 4);
-    let unknown = Request::new(Nanos::ZERO, Prompt::Length(Tokens(20)), Tokens(5));
-    mixed.push(Arrival { request: unknown, at: 3, cancel: None });
-    for pipeline_depth in [1, 2] {
-        let outcome = run(&Config { pipeline_depth, ..ample() }, FAST, &mixed);
-        assert_eq!(outcome.of(4), (Vec::new(), Some(FinishReason::Failed)));
-        whole(&outcome, &mixed[..4]);
-    }
+    on_devices(|ordinal| {
+        let mut mixed = arrivals(4, 4);
+        let unknown = Request::new(Nanos::ZERO, Prompt::Length(Tokens(20)), Tokens(5));
+        mixed.push(Arrival { request: unknown, at: 3, cancel: None });
+        for pipeline_depth in [1, 2] {
+            let outcome = run(&Config { pipeline_depth, ..ample() }, fast(ordinal), &mixed);
+            assert_eq!(outcome.of(4), (Vec::new(), Some(FinishReason::Failed)));
+            whole(&outcome, &mixed[..4]);
+        }
+    });
 }
 
-/// Activations are bf16 here and f32 on the CPU, so that logits which are nearly equal may change places: of 64 first
-/// tokens, at most eight may differ.
+/// Activations are bf16 here and f32 on the CPU, so that logits which are nearly equal may change places: of the first
+/// tokens, at most an eighth may differ.
 #[test]
 fn first_tokens_are_nearly_all_those_of_the_cpu_executor() {
-    let Some(_device) = device("first_tokens_are_nearly_all_those_of_the_cpu_executor") else { return };
-    let mut arrivals = arrivals(5, 64);
+    let mut arrivals = crowd(5, 64, 16);
     for Arrival { request, .. } in &mut arrivals {
         (request.max_tokens, request.sampling) = (Tokens(1), SamplingParams::default());
     }
     let clock = || Box::new(MonotonicClock::new());
     let cpu = CpuExecutor::new(MODEL.clone(), &ample(), Dtype::Bf16, clock()).unwrap();
     let want = common::run(Box::new(cpu), clock(), "fcfs", &ample(), &arrivals).tokens;
-    for options in [FAST, INVARIANT] {
-        let got = run(&ample(), options, &arrivals).tokens;
-        let differ = got.iter().zip(&want).filter(|(got, want)| got != want).count();
-        assert!(differ <= 8, "{differ} of 64 first tokens differ under {options:?}");
+    on_devices(|ordinal| {
+        for options in [fast(ordinal), invariant(ordinal)] {
+            let got = run(&ample(), options, &arrivals).tokens;
+            let differ = got.iter().zip(&want).filter(|(got, want)| got != want).count();
+            assert!(differ <= want.len() / 8, "{differ} of {} first tokens differ: {options:?}", want.len());
+        }
+    });
+}
+
+#[test]
+fn a_device_that_fails_is_lost_and_says_in_what() {
+    if on_gpu() {
+        return not_run("only the emulated driver fails when it is told to");
     }
+    let (launch, ecc) = ("CUDA_ERROR_LAUNCH_FAILED (719)", "CUDA_ERROR_ECC_UNCORRECTABLE (214)");
+    let failures = [
+        ("cuLaunchKernelEx", 7, Failure::LaunchFailed, "launching ", launch),
+        ("cuEventSynchronize", 3, Failure::EccUncorrectable, "waiting for ", ecc),
+        ("cuMemcpyHtoDAsync", 2, Failure::EccUncorrectable, "uploading ", ecc),
+    ];
+    let arrivals = crowd(7, 0, 3);
+    on_devices(|ordinal| {
+        for (call, after, failure, doing, code) in failures {
+            let clock = || Box::new(MonotonicClock::new());
+            let executor = CudaExecutor::new(&MODEL, &ample(), fast(ordinal), clock()).unwrap();
+            let mut engine = common::engine(Box::new(executor), clock(), "fcfs", &ample());
+            for Arrival { request, .. } in &arrivals {
+                engine.submit(request.clone()).unwrap();
+            }
+            driver::fail(call, after, failure);
+            let error = (0..100).find_map(|_| engine.step().err()).expect("a step fails").to_string();
+            let lost =
+                error.starts_with("the device is lost: ") && error.ends_with("only a new process cures this");
+            assert!(lost && error.contains(doing) && error.contains(code), "{call}: {error}");
+            let after = engine.step().unwrap_err().to_string();
+            assert!(after.contains(code), "{call}: {after}");
+        }
+    });
+}
+
+#[test]
+fn a_pool_that_does_not_fit_is_refused_with_both_figures() {
+    on_devices(|ordinal| {
+        // 16 KiB each: sixteen TiB, which no device has.
+        let config = Config { kv_blocks: Blocks(1 << 30), ..ample() };
+        let clock = Box::new(MonotonicClock::new());
+        let refused = CudaExecutor::new(&MODEL, &config, fast(ordinal), clock).err().unwrap();
+        let CudaError::OutOfMemory { what, asked, free } = refused else { panic!("{refused}") };
+        assert!(what.contains("KV blocks") && asked >> 40 >= 16 && free < asked, "{what}: {asked}, {free}");
+    });
 }
 
 #[test]
 fn what_is_missing_is_named() {
-    match Device::count() {
-        Err(CudaError::NoDriver) => {
-            let clock = Box::new(MonotonicClock::new());
-            let error = CudaExecutor::new(&MODEL, &ample(), FAST, clock).err().unwrap().to_string();
-            assert!(error.contains("libcuda.so.1"), "{error}");
-        }
-        Err(error) => assert!(error.to_string().contains("starting the driver"), "{error}"),
-        Ok(count) => {
-            let missing = Device::open(count).unwrap_err();
-            assert_eq!(missing, CudaError::NoDevice { ordinal: count, count });
-        }
-    }
+    on_devices(|_| {
+        let count = Device::count().unwrap();
+        let missing = Device::open(count).unwrap_err();
+        assert_eq!(missing, CudaError::NoDevice { ordinal: count, count });
+    });
 }

@@ -1,6 +1,8 @@
-//! Compiles the kernels for the CPU: each family as it is, and once more for each bug that is seeded in it.
+//! Compiles the kernels for the CPU: each family as it is, and once more for each bug that is seeded in it; and of the
+//! former a driver, which the library loads as it loads CUDA's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, thread};
 
@@ -44,6 +46,7 @@ fn main() {
             });
         }
     });
+    println!("cargo::rustc-env=FLYBALL_SIMT_DRIVER={}", driver().display());
     if sanitized() {
         // rustc links without the libraries that the C++ compiler would add.
         println!("cargo::rustc-link-lib=asan");
@@ -54,6 +57,40 @@ fn main() {
 /// Whether AddressSanitizer and UBSan are wanted.
 fn sanitized() -> bool {
     env::var_os("FLYBALL_SANITIZE").is_some()
+}
+
+/// Links `libcuda.so` and `libcublasLt.so` of emulated devices, and says in which folder they are; nothing is there
+/// where libraries are not loaded as on Linux, and under a sanitizer, which runs the kernels' tests alone.
+fn driver() -> PathBuf {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets it"));
+    let folder = out.join("driver");
+    std::fs::create_dir_all(&folder).expect("OUT_DIR is writable");
+    if env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") && !sanitized() {
+        let lists: String = FAMILIES.iter().map(|(family, _)| format!("SIMT_LIST({family}) ")).collect();
+        let mut build = compiler();
+        build.define("SIMT_FAMILIES", lists.trim_end()).cargo_metadata(false).out_dir(&folder).opt_level(3);
+        let files =
+            ["cuda.cpp", "device.cpp", "queue.cpp", "blas.cpp"].map(|file| Path::new("driver").join(file));
+        let objects = build.files(&files).compile_intermediates();
+        let archive = |folder: &Path, name: &str| folder.join(format!("libflyball_simt{name}.a"));
+        let mut parts: Vec<PathBuf> = objects[..3].to_vec();
+        let families = FAMILIES.iter();
+        parts.extend(
+            families.map(|(family, _)| archive(&out.join(family).join("none"), &format!("_{family}"))),
+        );
+        parts.push(archive(&out, ""));
+        link(&build, &folder, "libcuda.so", &parts);
+        link(&build, &folder, "libcublasLt.so", &[objects[3].clone(), folder.join("libcuda.so")]);
+    }
+    folder
+}
+
+/// Links a library that goes by its own name alone, wherever it lies.
+fn link(build: &cc::Build, folder: &Path, name: &str, parts: &[PathBuf]) {
+    let mut linker: Command = build.get_compiler().to_command();
+    linker.args(["-shared", "-Wl,-Bsymbolic,--no-undefined", &format!("-Wl,-soname,{name}"), "-o"]);
+    let linked = linker.arg(folder.join(name)).args(parts).status().expect("the compiler was just run");
+    assert!(linked.success(), "linking {name}: {linked}");
 }
 
 /// Compiles the kernels of one family, perhaps with a bug, to a library of its own.

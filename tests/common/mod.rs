@@ -48,6 +48,13 @@ impl Outcome {
     }
 }
 
+/// An engine on a device.
+pub fn engine(device: Box<dyn Executor>, clock: Box<dyn Clock>, policy: &str, config: &Config) -> Engine {
+    let cost = CostModel::new(&Profile::load("a100-llama-3-8b").unwrap());
+    let policy = order::parse(policy, None).unwrap();
+    Engine::new(config.clone(), policy, device, clock, cost).unwrap()
+}
+
 /// Runs them to their ends.
 pub fn run(
     device: Box<dyn Executor>,
@@ -56,9 +63,7 @@ pub fn run(
     config: &Config,
     arrivals: &[Arrival],
 ) -> Outcome {
-    let cost = CostModel::new(&Profile::load("a100-llama-3-8b").unwrap());
-    let policy = order::parse(policy, None).unwrap();
-    let mut engine = Engine::new(config.clone(), policy, device, clock, cost).unwrap();
+    let mut engine = engine(device, clock, policy, config);
     let mut outcome = Outcome {
         tokens: vec![Vec::new(); arrivals.len()],
         reasons: vec![None; arrivals.len()],

@@ -9,6 +9,7 @@
 //! the only place of the repository's tests with `unsafe` in it.
 
 pub mod core;
+pub mod driver;
 pub mod params;
 
 use params::{Address, Params};
