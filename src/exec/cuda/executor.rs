@@ -4,6 +4,7 @@
 use super::copies::Mover;
 use super::forward::{Branches, Forward, Made};
 use super::inputs::{Counts, Layout};
+use super::names::Names;
 use super::products::{Planned, row_counts};
 use super::stage::{Host, Stage, Yield};
 use super::weights::DeviceWeights;
@@ -88,8 +89,14 @@ impl CudaExecutor {
             )));
         }
         let rows_max = (config.max_num_seqs as usize).min(tokens_max);
+        if !(16..=64).contains(&config.block_size.0) {
+            let asked = config.block_size.0;
+            return Err(CudaError::Misfit(format!("block_size is {asked}; the kernels take 16, 32 and 64")));
+        }
+        let names = Names::new(&kernels, description, options.kv)?;
+        let shares = names.shares(device.info(), description);
         let most = |rows| *row_counts(rows, invariant).last().expect("there is always one");
-        let limits = Limits::new(config, description, options.kv, most(tokens_max), most(rows_max));
+        let limits = Limits::new(config, description, options.kv, most(tokens_max), most(rows_max), shares);
         let planned = Planned::new(&device, description, tokens_max, rows_max, invariant)?;
         let pool_bytes = limits.blocks * limits.block_bytes;
         let total = DeviceWeights::bytes(model)
@@ -104,6 +111,7 @@ impl CudaExecutor {
         let branches =
             Branches { main, side: device.stream()?, parted: device.event()?, joined: device.event()? };
         let made = Made {
+            names,
             model: description.clone(),
             kv: options.kv,
             limits,
@@ -114,7 +122,7 @@ impl CudaExecutor {
             pool,
             work,
         };
-        let forward = Forward::new(&kernels, made)?;
+        let forward = Forward::new(made)?;
         let stage = || Stage::new(&device, &limits);
         let mut executor = Self {
             clock,

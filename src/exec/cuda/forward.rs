@@ -2,58 +2,14 @@
 //! layout's counts, so that a captured graph can be replayed with other lengths.
 
 use super::inputs::{Layout, Words};
-use super::params::{self, Params};
+use super::names::Names;
+use super::params::{self, Params, PrefillTensor};
 use super::products::{Planned, Products, logit_stride};
 use super::weights::{DeviceWeights, LayerWeights};
-use super::work::{CHUNK, Flags, Limits, TILE, Work};
-use super::{Buffer, CudaError, Event, Kernel, Kernels, Stream};
+use super::work::{Flags, Limits, SHARE, TILE, Work};
+use super::{Buffer, CudaError, Event, Kernel, PageTensor, Stream, TensorMap};
 use crate::model::{ModelConfig, RopeStyle};
 use crate::number::Dtype;
-
-/// The kernels of a decoder.
-#[derive(Debug)]
-struct Names {
-    gather: Kernel,
-    norm: Kernel,
-    append: Kernel,
-    decode_plan: Kernel,
-    decode: Kernel,
-    prefill_plan: Kernel,
-    prefill: Kernel,
-    silu_mul: Kernel,
-    penalize: Kernel,
-    sample: Kernel,
-    scatter: Kernel,
-}
-
-impl Names {
-    fn new(kernels: &Kernels, model: &ModelConfig, kv: Dtype) -> Result<Self, CudaError> {
-        let compute = model.dtype.name();
-        let dim = model.head_dim;
-        let stored = if kv == model.dtype { compute.to_owned() } else { format!("{compute}_{}", kv.name()) };
-        let width = match model.hidden {
-            0..=4096 => "4k",
-            4097..=8192 => "8k",
-            _ => "16k",
-        };
-        if model.hidden > 16_384 {
-            return Err(CudaError::Misfit(format!("hidden is {}, and norms take up to 16384", model.hidden)));
-        }
-        Ok(Self {
-            gather: kernels.get("gather_rows")?,
-            norm: kernels.get(&format!("rms_norm_{compute}_{width}"))?,
-            append: kernels.get(&format!("append_{stored}_d{dim}"))?,
-            decode_plan: kernels.get("decode_plan")?,
-            decode: kernels.get(&format!("decode_{stored}_d{dim}"))?,
-            prefill_plan: kernels.get("prefill_plan")?,
-            prefill: kernels.get(&format!("prefill_{stored}_d{dim}"))?,
-            silu_mul: kernels.get(&format!("silu_mul_{compute}"))?,
-            penalize: kernels.get("penalize")?,
-            sample: kernels.get("sample_tokens")?,
-            scatter: kernels.get("scatter_words")?,
-        })
-    }
-}
 
 /// Where the branches of a step part and meet.
 #[derive(Debug)]
@@ -82,11 +38,14 @@ pub struct Forward {
     pool: Buffer<u8>,
     layer_bytes: u64,
     page_stride: i64,
+    /// Of each layer's pages, if `prefill_tensor` is there.
+    maps: Vec<TensorMap>,
     work: Work,
 }
 
 /// What a decoder is made of.
 pub struct Made {
+    pub names: Names,
     pub model: ModelConfig,
     pub kv: Dtype,
     pub limits: Limits,
@@ -102,13 +61,20 @@ impl Forward {
     /// Puts it together.
     ///
     /// # Errors
-    /// If a kernel is missing.
-    pub fn new(kernels: &Kernels, made: Made) -> Result<Self, CudaError> {
-        let Made { model, kv, limits, block_size, sms, weights, planned, pool, work } = made;
+    /// If the driver does not take the shape of the pool.
+    pub fn new(made: Made) -> Result<Self, CudaError> {
+        let Made { names, model, kv, limits, block_size, sms, weights, planned, pool, work } = made;
+        let layer_bytes = (model.layer_elements(block_size) * kv.bytes()) as u64;
+        let page_stride = model.block_elements(block_size) as u64;
+        let pages =
+            PageTensor::new(model.head_dim, block_size, model.heads_kv, page_stride, limits.blocks as u32);
+        let layers = if names.prefill_tensor.is_some() { u64::from(model.layers) } else { 0 };
+        let map = |layer| pages.encode(pool.address() + layer * layer_bytes);
         Ok(Self {
-            names: Names::new(kernels, &model, kv)?,
-            layer_bytes: (model.layer_elements(block_size) * kv.bytes()) as u64,
-            page_stride: model.block_elements(block_size) as i64,
+            maps: (0..layers).map(map).collect::<Result<_, _>>()?,
+            names,
+            layer_bytes,
+            page_stride: page_stride as i64,
             model,
             limits,
             block_size,
@@ -288,7 +254,7 @@ impl Pass<'_> {
             tables: work.tables.address(),
             chunk_from: work.chunk_from.address(),
             chunks: work.chunks.address(),
-            lists: 0,
+            lists: work.lists.address(),
             partial: work.partial.address(),
             partial_max: work.partial_max.address(),
             partial_sum: work.partial_sum.address(),
@@ -299,10 +265,10 @@ impl Pass<'_> {
             rows: decodes,
             heads_q: forward.model.heads_q,
             scale: forward.model.attention_scale(),
-            chunk: CHUNK,
-            chunks_max: forward.limits.chunks as u32,
+            chunk: SHARE,
+            chunks_max: forward.limits.chunks() as u32,
             row_chunks_max: 0,
-            lists_max: 0,
+            lists_max: forward.limits.shares as u32,
             reserved: 0,
         }
     }
@@ -409,18 +375,29 @@ impl Pass<'_> {
         }
         if decodes > 0 {
             let params = self.decode(at);
-            // How long rows will be is not known here: as many ctas as run at once. The last chunk of a row merges it.
-            self.launch_on(beside, &forward.names.decode, forward.limits.chunks as u32 * heads_kv, &params)?;
+            // How long rows will be is not known here, so all shares are there. The last chunk of a row merges it.
+            self.launch_on(beside, &forward.names.decode, forward.limits.shares as u32 * heads_kv, &params)?;
         }
         if prefills > 0 {
             let tiles = ((tokens - decodes) * forward.model.group()).div_ceil(TILE) + prefills + 1;
-            self.launch(&forward.names.prefill, tiles * heads_kv, &self.prefill(at))?;
+            self.launch_prefill(at, tiles * heads_kv)?;
         }
         if both {
             side.record(joined)?;
             main.wait(joined)?;
         }
         Ok(())
+    }
+
+    fn launch_prefill(&self, at: usize, items: u32) -> Result<(), CudaError> {
+        let (forward, prefill) = (self.forward, self.prefill(at));
+        match (&forward.names.prefill_tensor, forward.maps.get(at)) {
+            (Some(kernel), Some(&map)) => {
+                let page_count = forward.limits.blocks as u32;
+                self.launch(kernel, items, &PrefillTensor { map, prefill, page_count, reserved: [0; 7] })
+            }
+            _ => self.launch(&forward.names.prefill, items, &prefill),
+        }
     }
 
     /// `projected = mlp(norm(hidden + projected))`.

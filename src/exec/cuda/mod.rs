@@ -17,6 +17,7 @@ mod forward;
 pub mod gemm;
 mod inputs;
 mod kernels;
+mod names;
 mod pages;
 pub mod params;
 mod products;

@@ -7,8 +7,8 @@ use crate::config::Config;
 use crate::model::ModelConfig;
 use crate::number::Dtype;
 
-/// Tokens of a chunk of decode: the same for all rows, so that a row's sums depend on itself alone.
-pub const CHUNK: u32 = 256;
+/// Tokens of a share of decode, at least.
+pub const SHARE: u32 = 128;
 /// Packed rows of a tile of prefill.
 pub const TILE: u32 = 128;
 
@@ -21,8 +21,8 @@ pub struct Limits {
     pub slots: usize,
     /// Entries of such a row.
     pub table_stride: usize,
-    /// Chunks of decode over all rows.
-    pub chunks: usize,
+    /// Equal shares that decode's tokens are cut into, each for all KV heads.
+    pub shares: usize,
     /// Tiles of prefill over all rows.
     pub tiles: usize,
     /// Changes of the block tables.
@@ -37,25 +37,34 @@ pub struct Limits {
 
 impl Limits {
     /// Those of an engine with a model. `tokens` and `samples` are the most rows that products are planned for.
-    pub fn new(config: &Config, model: &ModelConfig, kv: Dtype, tokens: usize, samples: usize) -> Self {
+    pub fn new(
+        config: &Config,
+        model: &ModelConfig,
+        kv: Dtype,
+        tokens: usize,
+        samples: usize,
+        shares: usize,
+    ) -> Self {
         let rows = (config.max_num_seqs as usize).max(config.max_resident as usize).min(tokens);
         let blocks_of_row = config.blocks_per_seq_max().0 as usize;
         let longest = blocks_of_row * config.block_size.0 as usize;
         let cached = config.kv_blocks.0 as usize * config.block_size.0 as usize;
-        let chunks_of_row = longest.div_ceil(CHUNK as usize);
-        // Rows that share a prefix may add up to more than the pool holds: up to four times as much.
-        let chunks = (rows * chunks_of_row).min(4 * cached.div_ceil(CHUNK as usize) + rows);
         Self {
             counts: Counts { tokens, decodes: rows, prefills: rows, samples },
             slots: config.max_resident as usize,
             table_stride: blocks_of_row.next_multiple_of(4),
-            chunks,
+            shares,
             tiles: (tokens * model.group() as usize).div_ceil(TILE as usize) + rows + 1,
             changes: config.kv_blocks.0 as usize,
             said: (cached + longest).min(1 << 22),
             block_bytes: model.block_elements(config.block_size.0) * kv.bytes(),
             blocks: config.kv_blocks.0 as usize,
         }
+    }
+
+    /// The parts that rows may be cut into: each once by its own end, and by the end of each share.
+    pub fn chunks(&self) -> usize {
+        self.counts.decodes + self.shares
     }
 
     /// Words of the block that a step uploads, changes of the tables behind it.
@@ -170,13 +179,15 @@ work! {
     /// `[rows + 1]`.
     chunk_from: u32 = |s: &Sizes| s.rows() + 1,
     /// `[chunks, 4]`.
-    chunks: u32 = |s: &Sizes| 4 * s.limits.chunks,
+    chunks: u32 = |s: &Sizes| 4 * s.limits.chunks(),
+    /// `[shares, 8]`: chunks that follow each other.
+    lists: u32 = |s: &Sizes| 8 * s.limits.shares,
     /// `[chunks, q]`.
-    partial: f32 = |s: &Sizes| s.limits.chunks * s.q,
+    partial: f32 = |s: &Sizes| s.limits.chunks() * s.q,
     /// `[chunks, heads]`.
-    partial_max: f32 = |s: &Sizes| s.limits.chunks * s.heads,
+    partial_max: f32 = |s: &Sizes| s.limits.chunks() * s.heads,
     /// `[chunks, heads]`.
-    partial_sum: f32 = |s: &Sizes| s.limits.chunks * s.heads,
+    partial_sum: f32 = |s: &Sizes| s.limits.chunks() * s.heads,
     /// `[rows, heads_kv]`: chunks that are done.
     arrived: u32 = |s: &Sizes| s.rows() * s.heads_kv,
     /// `[rows + 2]`.
