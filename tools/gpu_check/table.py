@@ -1,4 +1,4 @@
-"""One table from the JSON lines of benches/kernels and rivals.py, and what became of each bar.
+"""One table from the JSON lines of benches/kernels, benches/executor.rs and rivals.py, and what became of each bar.
 
     python3 table.py [--power SAMPLES.csv] FILE.jsonl...
 
@@ -81,7 +81,7 @@ def rate(row):
 def share(results, row):
     """Of the measured ceiling; None where none was measured."""
     ceiling = results.matmul_ceiling() if row["flops"] else results.copy_ceiling()
-    if ceiling is None or row["family"] in ("swap", "plan", "mixed"):
+    if ceiling is None or row["family"] in ("swap", "plan") or " + " in row["shape"]:
         return None
     return (row["flops"] or row["bytes"]) / row["us"] / ceiling
 
@@ -93,7 +93,7 @@ def impossible(results, row):
 
 
 def table(results):
-    lines = [f"{'family':7} {'shape':17} {'impl':15} {'us':>8} {'±%':>3} {'rate':>12} {'%':>3}  best rival"]
+    lines = [f"{'family':7} {'shape':18} {'impl':17} {'us':>8} {'±%':>3} {'rate':>12} {'%':>3}  best rival"]
     for family in dict.fromkeys(f for f, _, _ in results.rows if f != SWEEP):
         for shape in results.shapes(family):
             rival = results.rival(family, shape)
@@ -124,7 +124,7 @@ def line(results, row, rival):
     elif rival:
         beside = f"{rival['us'] / row['us']:.2f}x {rival['impl']} {rival['us']:.1f}"
     spread = f"{50 * row.get('spread', 0.0):.0f}"
-    what = f"{row['family']:7} {row['shape']:17} {row['impl']:15} {row['us']:8.1f}"
+    what = f"{row['family']:7} {row['shape']:18} {row['impl']:17} {row['us']:8.1f}"
     return f"{what} {spread:>3} {rate(row):>12} {part:>3}  {beside}".rstrip()
 
 
