@@ -36,13 +36,40 @@ pub fn install() -> bool {
 /// # Panics
 /// If the driver is not installed.
 pub fn fail(call: &str, after: u64, failure: Failure) {
-    let library = library().expect("the driver is installed");
     let call = CString::new(call).expect("names have no zeros");
     // SAFETY: `cuda.cpp` defines it so; the name is copied.
     unsafe {
-        let fail = library.get::<unsafe extern "C" fn(*const c_char, u64, u32)>(b"simt_fail");
-        fail.expect("the driver defines it")(call.as_ptr(), after, failure as u32);
+        symbol::<unsafe extern "C" fn(*const c_char, u64, u32)>("simt_fail")(
+            call.as_ptr(),
+            after,
+            failure as u32,
+        )
     }
+}
+
+/// Runs `work` while calls of this name, which must yield nothing, do nothing.
+///
+/// # Panics
+/// If the driver is not installed.
+pub fn ignoring<T>(call: &str, work: impl FnOnce() -> T) -> T {
+    // SAFETY: `cuda.cpp` defines it so; the name is copied.
+    let ignore = |call: &CString| unsafe {
+        symbol::<unsafe extern "C" fn(*const c_char)>("simt_ignore")(call.as_ptr());
+    };
+    ignore(&CString::new(call).expect("names have no zeros"));
+    let done = work();
+    ignore(&CString::default());
+    done
+}
+
+/// What the driver defines beside CUDA's functions.
+///
+/// # Safety
+/// It must be of the type `T`.
+unsafe fn symbol<T: Copy>(name: &str) -> T {
+    let library = library().expect("the driver is installed");
+    // SAFETY: the caller knows the type.
+    *unsafe { library.get::<T>(name) }.expect("the driver defines it")
 }
 
 /// The driver. A library that is loaded stays so, and is found by its name alone afterwards.

@@ -276,10 +276,15 @@ impl CudaExecutor {
         Ok(())
     }
 
-    /// Notes an error that ends everything.
+    /// Notes an error that ends everything, and on which device.
     fn broke<T>(&mut self, result: Result<T, CudaError>) -> Result<T, ExecError> {
         result.map_err(|error| {
-            let error = ExecError::from(error);
+            let error = match ExecError::from(error) {
+                ExecError::DeviceLost(why) => {
+                    ExecError::DeviceLost(format!("{}: {why}", self.device.info().name))
+                }
+                other => other,
+            };
             self.broken = Some(error.clone());
             error
         })
