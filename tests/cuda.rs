@@ -1,5 +1,5 @@
-//! A decoder driven through the engine on a GPU. These tests run where `FLYBALL_TEST_DEVICE=cuda` says that there is
-//! one; elsewhere each says that it did not run.
+//! A decoder driven through the engine by the CUDA executor: on a GPU, where `FLYBALL_TEST_DEVICE=cuda` says that there is
+//! one, and on emulated devices elsewhere. A test that cannot run says so.
 
 mod common;
 
@@ -23,6 +23,14 @@ use std::thread;
 
 static MODEL: LazyLock<Arc<Model>> =
     LazyLock::new(|| Arc::new(Model::random(ModelConfig { layers: 2, ..tiny() }, 5).unwrap()));
+
+/// A head for each query, all of 128; pairs that are neighbours; one matrix for what comes in and goes out, so that a
+/// token is likely to come again.
+static TIED: LazyLock<Arc<Model>> = LazyLock::new(|| {
+    let rope = Rope { style: RopeStyle::Interleaved, ..tiny().rope };
+    let heads = ModelConfig { head_dim: 128, heads_q: 3, heads_kv: 3, qk_norm: false, ..tiny() };
+    Arc::new(Model::random(ModelConfig { tied: true, rope, ..heads }, 6).unwrap())
+});
 
 /// One test has the devices at a time.
 static DEVICES: Mutex<()> = Mutex::new(());
@@ -162,6 +170,27 @@ fn in_the_invariant_mode_no_schedule_changes_a_token() {
                     _ => counters.swaps,
                 };
                 assert!(happened > 0, "{what}: {counters:?}");
+            }
+        }
+    });
+}
+
+/// It depends on the token that the step in flight draws.
+#[test]
+fn under_a_prohibitive_penalty_no_token_comes_twice() {
+    let mut arrivals = crowd(2, 8, 3);
+    for Arrival { request, .. } in &mut arrivals {
+        request.sampling = SamplingParams { repetition_penalty: 100.0, ..SamplingParams::default() };
+    }
+    on_devices(|ordinal| {
+        for pipeline_depth in [1, 2] {
+            let config = Config { pipeline_depth, ..ample() };
+            let outcome = run_model(&TIED, &config, fast(ordinal), &arrivals);
+            for mut tokens in outcome.tokens {
+                let drawn = tokens.len();
+                tokens.sort_unstable();
+                tokens.dedup();
+                assert_eq!(tokens.len(), drawn, "device {ordinal}, depth {pipeline_depth}");
             }
         }
     });
