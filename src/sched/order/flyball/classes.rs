@@ -24,7 +24,10 @@ pub(super) struct Classes {
     /// (class, bin) of the last finished requests; a ring.
     recent: Vec<(u8, u8)>,
     next: usize,
-    counts: Box<[[u16; BINS]; CLASSES + 1]>,
+    /// Of each bin, by class and of all.
+    counts: Box<[[u16; CLASSES + 1]; BINS]>,
+    /// The middles of the bins, in tokens.
+    middles: Box<[f64; BINS]>,
     totals: [u32; CLASSES + 1],
     /// Outputs of each class and of all, to draw from.
     samples: [Samples; CLASSES + 1],
@@ -70,7 +73,8 @@ impl Classes {
         Self {
             recent: Vec::with_capacity(WINDOW),
             next: 0,
-            counts: Box::new([[0; BINS]; CLASSES + 1]),
+            counts: Box::new([[0; CLASSES + 1]; BINS]),
+            middles: Box::new(std::array::from_fn(middle)),
             totals: [0; CLASSES + 1],
             samples: Default::default(),
             weights: [0.0; CLASSES],
@@ -100,7 +104,7 @@ impl Classes {
 
     fn add(&mut self, (class, bin): (u8, u8), more: bool) {
         for row in [usize::from(class), ALL] {
-            let (count, total) = (&mut self.counts[row][usize::from(bin)], &mut self.totals[row]);
+            let (count, total) = (&mut self.counts[usize::from(bin)][row], &mut self.totals[row]);
             (*count, *total) = if more { (*count + 1, *total + 1) } else { (*count - 1, *total - 1) };
         }
     }
@@ -127,7 +131,8 @@ impl Classes {
     /// and Stein (1961), with twice the doubt.
     pub(super) fn weigh(&mut self) {
         let sums = self.sums(|tokens| tokens);
-        let [.., squares] = self.sums(|tokens| tokens * tokens);
+        let squares: f64 =
+            self.filled().map(|(tokens, counts)| f64::from(counts[ALL]) * (tokens * tokens)).sum();
         let total = f64::from(self.totals[ALL].max(1));
         let mean = sums[ALL] / total;
         let variance = squares / total - mean * mean;
@@ -158,13 +163,18 @@ impl Classes {
     /// The sum of `value` over the outputs of each class and of all.
     fn sums(&self, value: impl Fn(f64) -> f64) -> [f64; CLASSES + 1] {
         let mut sums = [0.0; CLASSES + 1];
-        for bin in (0..BINS).filter(|bin| self.counts[ALL][*bin] > 0) {
-            let value = value(middle(bin));
-            for (sum, counts) in sums.iter_mut().zip(self.counts.iter()) {
-                *sum += f64::from(counts[bin]) * value;
+        for (tokens, counts) in self.filled() {
+            let value = value(tokens);
+            for (sum, count) in sums.iter_mut().zip(counts) {
+                *sum += f64::from(*count) * value;
             }
         }
         sums
+    }
+
+    /// The bins that hold anything: their middles and their counts.
+    fn filled(&self) -> impl Iterator<Item = (f64, &[u16; CLASSES + 1])> {
+        self.middles.iter().copied().zip(self.counts.iter()).filter(|(_, counts)| counts[ALL] > 0)
     }
 }
 

@@ -83,7 +83,7 @@ impl Tuner {
     }
 
     /// A request has finished: perhaps it is some candidate's turn to be judged and fitted again, and
-    /// with the first one's turn c goes towards the best. A turn takes four completions, so that no step pays for
+    /// with the first one's turn c goes towards the best. A turn takes five completions, so that no step pays for
     /// all of it.
     pub(super) fn finished(&mut self, traffic: &mut Traffic, now: Nanos) {
         if !traffic.classes.is_known() {
@@ -98,9 +98,16 @@ impl Tuner {
                     self.choose(traffic);
                 }
             }
-            (1, Some(shadows)) => shadows.foresee(&rates(traffic), now),
-            (2, Some(shadows)) => shadows.examine(turn, &rates(traffic), now),
-            (3, _) => self.candidates[turn] = Boost::fit(CANDIDATES[turn] * self.slope, traffic),
+            (1, Some(shadows)) => shadows.look(None, &rates(traffic), now),
+            (2, Some(shadows)) => shadows.look(Some(turn), &rates(traffic), now),
+            (3, Some(shadows)) => {
+                self.candidates[turn] = Boost::fit(CANDIDATES[turn] * self.slope, traffic);
+                shadows.foresee(false);
+            }
+            (4, Some(shadows)) => {
+                shadows.foresee(true);
+                shadows.judge(turn);
+            }
             _ => {}
         }
     }
@@ -124,4 +131,31 @@ impl Tuner {
 
 fn rates(traffic: &Traffic) -> Rates {
     Rates { prefill: traffic.prefill_ns, decode: traffic.decode_ns, step: traffic.step_ns }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shadow::tests::decided;
+    use super::*;
+    use crate::sched::order::gamma::tests::job;
+
+    /// c after so many turns that find `best` the best.
+    fn after(turns: u32, best: Option<usize>) -> f64 {
+        let mut tuner = Tuner { shadows: Some(decided(best)), ..Tuner::new(None) };
+        let mut traffic = Traffic::new();
+        traffic.prime(1e3, Nanos(1_000), 1);
+        (1..=200).for_each(|ms| traffic.finished(&job(100, 10), 256, Nanos::from_millis(ms)));
+        (0..turns).for_each(|_| tuner.choose(&mut traffic));
+        tuner.scale
+    }
+
+    #[test]
+    fn c_goes_part_of_the_way_towards_the_best_and_stays_without_evidence() {
+        assert_eq!(after(5, None), FIRST);
+        for (best, candidate) in CANDIDATES.into_iter().enumerate() {
+            let once = after(1, Some(best));
+            assert!((once / (FIRST.powf(1.0 - STRIDE) * candidate.powf(STRIDE)) - 1.0).abs() < 1e-12);
+            assert!((after(100, Some(best)) / candidate - 1.0).abs() < 1e-9, "it comes there in the end");
+        }
+    }
 }

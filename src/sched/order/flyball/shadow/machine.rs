@@ -5,7 +5,7 @@
 //! left out: nobody is evicted, a job holds its mean size, and steps that are alike are taken at once.
 
 use super::super::lane::Lane;
-use super::outlook::Outlook;
+use super::outlook::{Outlook, Waiting};
 use super::tail::Tail;
 use crate::cost::{BatchShape, CostModel};
 use crate::units::Nanos;
@@ -14,8 +14,8 @@ use std::collections::BinaryHeap;
 
 /// Jobs that wait for a machine; those beyond are left out.
 const QUEUE_MAX: usize = 2_048;
-/// Jobs of a queue that are looked at, of the residents, too.
-pub(super) const PROBES: usize = 128;
+/// Jobs of a queue that are looked at, of the residents, too. [`Job::rank`] has 7 bits for one.
+pub(super) const PROBES: usize = 1 << 7;
 /// Runs of alike steps per arrival, so that no arrival costs more than its share.
 const RUNS_MAX: usize = 16;
 /// Share of the pool that is left free for the lane.
@@ -43,7 +43,7 @@ pub(in super::super) struct Model {
 }
 
 /// Machine time that the real one spends, in ns.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(in super::super) struct Rates {
     /// Per prefill token.
     pub prefill: f64,
@@ -54,7 +54,7 @@ pub(in super::super) struct Rates {
 }
 
 impl Rates {
-    fn work(&self, prefill: u64, decode: u64) -> f64 {
+    pub(super) fn work(&self, prefill: u64, decode: u64) -> f64 {
         self.prefill * prefill as f64 + self.decode * decode as f64
     }
 }
@@ -86,20 +86,28 @@ pub(super) struct Job {
     prompt: u32,
     output: u32,
     /// Prompt tokens yet to prefill.
-    missing: u32,
-    generated: u32,
+    pub missing: u32,
+    pub generated: u32,
     /// Tokens with which it leaves, for good or for its turn.
     until: u32,
 }
 
 impl Job {
+    /// Its place in the order of service as one number, which sorts faster than a job; then `place`, below
+    /// [`PROBES`].
+    pub(super) fn rank(&self, place: usize) -> u128 {
+        let key = u128::from(self.key as u64 ^ 1 << 63);
+        // A number has 56 bits.
+        u128::from(self.in_turn) << 127 | key << 63 | u128::from(self.number) << 7 | place as u128
+    }
+
     /// Tokens of KV that it holds in the mean.
     fn held(&self) -> u64 {
         u64::from(self.prompt) + u64::from(self.until / 2)
     }
 
     /// Tokens yet to decode; the first one comes with the prompt.
-    fn left(&self) -> u32 {
+    pub(super) fn left(&self) -> u32 {
         self.output - self.generated.max(1)
     }
 
@@ -107,7 +115,7 @@ impl Job {
         u64::from(self.prompt) + u64::from(self.generated)
     }
 
-    fn age(&self, now: f64) -> f64 {
+    pub(super) fn age(&self, now: f64) -> f64 {
         (now - self.arrival.0 as f64).max(0.0)
     }
 }
@@ -312,35 +320,26 @@ impl Machine {
         self.ttlt.fade();
     }
 
-    /// Foresees the latencies of everybody, as if nobody came any more, who waits took his machine time in
-    /// order, and the lane served to the end. Of a long queue it looks at every n-th, for n others and with
-    /// n times his work. O([`PROBES`] · log).
-    pub(super) fn foresee(&self, rates: &Rates, now: f64, outlook: &mut Outlook) {
-        let Outlook { line, ttft, ttlt } = outlook;
-        ttft.copy(&self.ttft);
-        ttlt.copy(&self.ttlt);
+    /// Takes down what latencies were, and who is here: the residents, whose end is known, and of a long queue
+    /// every n-th. O([`PROBES`]).
+    pub(super) fn look(&self, rates: &Rates, now: f64, outlook: &mut Outlook) {
+        outlook.ttft.copy(&self.ttft);
+        outlook.ttlt.copy(&self.ttlt);
         let (residents, others) = probes(&self.residents);
         for Reverse((leaves, job)) in residents {
             let left = leaves - self.steps + u64::from(job.output - job.until);
-            ttlt.add(job.age(now + rates.step * left as f64), others);
+            outlook.ttlt.add(job.age(now + rates.step * left as f64), others);
         }
-        line.clear();
         let (waiting, others) = probes(&self.queue);
-        line.extend(waiting.map(|Reverse(job)| *job));
-        line.sort_unstable();
-        let mut at = now;
-        let mut serve = |job: &Job, others: f32, work: f64| {
-            let prefilled = at + rates.prefill * f64::from(job.missing);
-            if job.generated == 0 {
-                ttft.add(job.age(prefilled), others);
-            }
-            ttlt.add(job.age(prefilled + rates.step * f64::from(job.left())), others);
-            at += work;
+        outlook.line.clear();
+        outlook.line.extend(waiting.map(|Reverse(job)| *job));
+        outlook.waiting = Waiting {
+            now,
+            rates: *rates,
+            head: self.head,
+            work: rates.work(self.backlog.0, self.backlog.1),
+            others,
         };
-        let work = |job: &Job| rates.work(u64::from(job.missing), u64::from(job.left()));
-        self.head.iter().for_each(|job| serve(job, 1.0, work(job)));
-        let whole = rates.work(self.backlog.0, self.backlog.1) / line.iter().map(work).sum::<f64>();
-        line.iter().for_each(|job| serve(job, others, whole * work(job)));
     }
 }
 
@@ -422,7 +421,8 @@ pub(super) mod tests {
             machine.serve(machine.now + 1.0, &model);
         }
         let mut outlook = Outlook::new();
-        machine.foresee(&Rates { prefill: 1e7, decode: 1e7, step: 1e7 }, machine.now, &mut outlook);
+        machine.look(&Rates { prefill: 1e7, decode: 1e7, step: 1e7 }, machine.now, &mut outlook);
+        outlook.foresee();
         assert!(machine.ttlt.total < 0.5 * jobs as f32, "most are yet to be served");
         (0..1_000).for_each(|_| machine.serve(1e12, &model));
         (outlook, machine)

@@ -76,15 +76,20 @@ impl Shadows {
         }
     }
 
-    /// Foresees first come, first served, beside which the next candidate is examined.
-    pub(super) fn foresee(&mut self, rates: &Rates, now: Nanos) {
-        self.fcfs.foresee(rates, now.0 as f64, &mut self.outlooks[0]);
+    /// Looks at one machine: that of first come, first served, or a candidate's.
+    pub(super) fn look(&mut self, at: Option<usize>, rates: &Rates, now: Nanos) {
+        let machine = at.map_or(&self.fcfs, |at| &self.machines[at]);
+        machine.look(rates, now.0 as f64, &mut self.outlooks[usize::from(at.is_some())]);
     }
 
-    /// Looks at one candidate again, beside first come, first served as foreseen last.
-    pub(super) fn examine(&mut self, at: usize, rates: &Rates, now: Nanos) {
-        let [fcfs, own] = &mut self.outlooks;
-        self.machines[at].foresee(rates, now.0 as f64, own);
+    /// Foresees what comes of that.
+    pub(super) fn foresee(&mut self, candidate: bool) {
+        self.outlooks[usize::from(candidate)].foresee();
+    }
+
+    /// Judges a candidate, as foreseen last, beside first come, first served.
+    pub(super) fn judge(&mut self, at: usize) {
+        let [fcfs, own] = &self.outlooks;
         if fcfs.ttlt.total < ENOUGH {
             return;
         }
@@ -105,9 +110,16 @@ impl Shadows {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use machine::tests::{arrival, model};
+
+    /// As if `candidate` alone kept the tails, or none.
+    pub(in super::super) fn decided(candidate: Option<usize>) -> Shadows {
+        let mut shadows = Shadows::new(model(1));
+        candidate.into_iter().for_each(|at| shadows.verdicts[at] = Some(1.0));
+        shadows
+    }
 
     const LAST: usize = CANDIDATES.len() - 1;
     /// Those of [`model`].
@@ -125,8 +137,13 @@ mod tests {
             shadows.arrive(&arrival, &keys);
         }
         let now = Nanos(job(4_000).0 * 1_000_000);
-        shadows.foresee(&RATES, now);
-        (0..CANDIDATES.len()).for_each(|at| shadows.examine(at, &RATES, now));
+        shadows.look(None, &RATES, now);
+        shadows.foresee(false);
+        for at in 0..CANDIDATES.len() {
+            shadows.look(Some(at), &RATES, now);
+            shadows.foresee(true);
+            shadows.judge(at);
+        }
         shadows
     }
 

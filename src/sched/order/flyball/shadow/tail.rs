@@ -10,26 +10,32 @@ const BINS: usize = 800;
 #[derive(Debug)]
 pub(super) struct Tail {
     counts: Vec<f32>,
+    /// All bins from this one on are empty.
+    end: usize,
     pub total: f32,
     pub sum: f64,
 }
 
 impl Tail {
     pub(super) fn new() -> Self {
-        Self { counts: vec![0.0; BINS], total: 0.0, sum: 0.0 }
+        Self { counts: vec![0.0; BINS], end: 0, total: 0.0, sum: 0.0 }
     }
 
     /// Adds `count` latencies of `ns`.
     pub(super) fn add(&mut self, ns: f64, count: f32) {
-        self.counts[bin(ns)] += count;
+        let bin = bin(ns);
+        self.counts[bin] += count;
+        self.end = self.end.max(bin + 1);
         self.total += count;
         self.sum += ns * f64::from(count);
     }
 
     /// Becomes the same as another.
     pub(super) fn copy(&mut self, other: &Self) {
-        self.counts.copy_from_slice(&other.counts);
-        (self.total, self.sum) = (other.total, other.sum);
+        // What was filled here and is not there is emptied.
+        let end = self.end.max(other.end);
+        self.counts[..end].copy_from_slice(&other.counts[..end]);
+        (self.end, self.total, self.sum) = (other.end, other.total, other.sum);
     }
 
     pub(super) fn mean(&self) -> f64 {
@@ -37,7 +43,7 @@ impl Tail {
     }
 
     pub(super) fn fade(&mut self) {
-        self.counts.iter_mut().for_each(|c| *c *= 0.5);
+        self.counts[..self.end].iter_mut().for_each(|c| *c *= 0.5);
         self.total *= 0.5;
         self.sum *= 0.5;
     }
@@ -45,7 +51,7 @@ impl Tail {
     /// The latency that a share `above` of all exceeds, between bins by interpolation.
     pub(super) fn quantile(&self, above: f32) -> f64 {
         let mut left = above * self.total;
-        for (bin, count) in self.counts.iter().enumerate().rev() {
+        for (bin, count) in self.counts[..self.end].iter().enumerate().rev() {
             if *count >= left && *count > 0.0 {
                 let inside = 1.0 - f64::from(left / count);
                 return begin(bin) + inside * (begin(bin + 1) - begin(bin));
