@@ -120,16 +120,23 @@ fn every_request_ends_with_all_its_tokens_however_steps_are_run() {
 
 #[test]
 fn graphs_and_depth_change_no_token() {
-    // One after the other: each step has the same rows, and so the same padding, in every run.
-    let arrivals = crowd(2, 4, 3);
+    let mut arrivals = crowd(2, 12, 5);
+    for Arrival { request, .. } in &mut arrivals {
+        (request.sampling.repetition_penalty, request.sampling.frequency_penalty) = (1.5, 0.5);
+    }
+    // One after the other, in the same slot; and three at a time, which a graph pads to four.
+    let cases =
+        [(1, [(true, 1), (false, 2), (true, 2)].as_slice(), 1), (3, &[(true, 1)], 1), (3, &[(true, 2)], 2)];
     on_devices(|ordinal| {
-        let run = |graphs, pipeline_depth| {
-            let config = Config { pipeline_depth, max_num_seqs: 1, max_resident: 1, ..ample() };
-            run(&config, CudaOptions { graphs, ..fast(ordinal) }, &arrivals).tokens
-        };
-        let first = run(false, 1);
-        for (graphs, depth) in [(true, 1), (false, 2), (true, 2)] {
-            assert_eq!(run(graphs, depth), first, "device {ordinal}, graphs: {graphs}, depth {depth}");
+        for (rows, ways, depth) in cases {
+            let run = |(graphs, pipeline_depth)| {
+                let config = Config { pipeline_depth, max_num_seqs: rows, max_resident: rows, ..ample() };
+                run_model(&TIED, &config, CudaOptions { graphs, ..fast(ordinal) }, &arrivals).tokens
+            };
+            let first = run((false, depth));
+            for way in ways {
+                assert_eq!(run(*way), first, "device {ordinal}, {rows} rows, graphs and depth: {way:?}");
+            }
         }
     });
 }
@@ -148,9 +155,12 @@ fn in_the_invariant_mode_no_schedule_changes_a_token() {
             outcome.of(0).0
         };
         let alone: Vec<Vec<u32>> = arrivals.iter().map(alone).collect();
+        let prompts: u64 = arrivals.iter().map(|arrival| u64::from(arrival.request.prompt.len().0)).sum();
+        let wide = Config { max_num_batched_tokens: Tokens(256), ..ample() };
         let tight = Config { kv_blocks: Blocks(if on_gpu() { 20 } else { 8 }), ..ample() };
         let cases = [
             ("beside others", ample()),
+            ("at once", wide),
             ("swapped", Config { preempt: Preempt::Swap, ..tight.clone() }),
             ("swapped beside", Config { preempt: Preempt::Swap, swap: SwapMode::Overlap, ..tight.clone() }),
             ("computed again", Config { preempt: Preempt::Recompute, ..tight.clone() }),
@@ -159,12 +169,18 @@ fn in_the_invariant_mode_no_schedule_changes_a_token() {
         for (what, config) in cases {
             for pipeline_depth in [1, 2] {
                 let config = Config { pipeline_depth, ..config.clone() };
+                let mut arrivals = arrivals.clone();
+                if what == "at once" {
+                    arrivals.iter_mut().for_each(|arrival| arrival.at = 0);
+                }
                 let outcome = run(&config, invariant(ordinal), &arrivals);
                 assert_eq!(outcome.tokens, alone, "device {ordinal}, {what}, depth {pipeline_depth}");
                 whole(&outcome, &arrivals);
                 let counters = outcome.counters;
                 let happened = match what {
                     "beside others" => 1,
+                    // Products of twice as many rows.
+                    "at once" => prompts.saturating_sub(128),
                     "computed again" => counters.recomputes,
                     "on cached prefixes" => counters.cached_tokens,
                     _ => counters.swaps,

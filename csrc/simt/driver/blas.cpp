@@ -1,7 +1,7 @@
 // The functions of cuBLASLt that the library calls: D = transposed(A) * B, summed in f32.
 //
-// What an algorithm adds up first depends on the rows that it was chosen for, as it does on a device: it sums k in one,
-// two or three parts. Only where sums may not be split is it always one.
+// How an algorithm adds up depends on the rows that it was chosen for, as it does on a device: it sums k in one, two or
+// three parts, and these in the type of the output. Only where sums may not be split is it always one.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -69,6 +69,12 @@ void store(void* to, int type, uint64_t at, float value) {
     }
 }
 
+float rounded(float value, int type) {
+    if (type == kF16) return flyball::to_float(flyball::from_float<flyball::F16>(value));
+    if (type == kBf16) return flyball::to_float(flyball::from_float<flyball::Bf16>(value));
+    return value;
+}
+
 // A column of B at a time; the sums of all its outputs side by side, over a copy of A that is so too.
 void multiply(const void* argument) {
     Product p;
@@ -88,7 +94,9 @@ void multiply(const void* argument) {
                 const float b = load(p.b, p.b_layout.type, column * uint64_t(p.b_layout.stride) + at);
                 for (uint64_t row = 0; row < rows; ++row) partial[row] += a[at * rows + row] * b;
             }
-            for (uint64_t row = 0; row < rows; ++row) sums[row] += partial[row];
+            for (uint64_t row = 0; row < rows; ++row) {
+                sums[row] += p.parts == 1 ? partial[row] : rounded(partial[row], p.d_layout.type);
+            }
         }
         for (uint64_t row = 0; row < rows; ++row) {
             store(p.d, p.d_layout.type, column * uint64_t(p.d_layout.stride) + row, sums[row]);
