@@ -1,8 +1,11 @@
 // The functions of CUDA's driver API that the library calls, on emulated devices. Kernels are those of csrc/table.h,
 // by their names: the code in an image is not looked at. Shapes, ranges and states are checked as the driver checks
 // them. One call at a time.
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "../async.h"
@@ -15,30 +18,33 @@ namespace {
 SIMT_FAMILIES
 #undef SIMT_LIST
 
-std::recursive_mutex one_at_a_time;
+std::mutex one_at_a_time;
 thread_local Device* current = nullptr;
 
-// Which call is to fail, as a test wants it.
-struct {
+// What a test wants: which call fails, and how; and which does nothing.
+struct Failure {
     std::string call;
-    uint64_t after = 0;
-    Status status = Status::success;
-} planned;
-
-// Which call does nothing, as a test wants it.
+    uint64_t after;
+    Status status;
+};
+std::optional<Failure> planned;
 std::string ignored;
 
 Status planned_failure(const char* call) {
-    if (planned.call != call) return Status::success;
-    if (planned.after-- > 0) return Status::success;
-    planned.call.clear();
-    return planned.status;
+    if (!planned || planned->call != call) return Status::success;
+    if (planned->after > 0) {
+        planned->after -= 1;
+        return Status::success;
+    }
+    const Status status = planned->status;
+    planned.reset();
+    return status;
 }
 
 // A call that needs no context.
 template <class Body>
 Status plain(const char* name, Body body) {
-    const std::lock_guard<std::recursive_mutex> lock(one_at_a_time);
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
     if (const Status status = planned_failure(name); status != Status::success) return status;
     return body();
 }
@@ -46,15 +52,14 @@ Status plain(const char* name, Body body) {
 // A call of the current context.
 template <class Body>
 Status call(const char* name, Body body) {
-    return plain("", [&] {
-        if (!current) return Status::invalid_context;
-        Device& device = *current;
-        if (device.lost != Status::success) return device.lost;
-        if (const Status status = planned_failure(name); status != Status::success) return device.note(status);
-        const Status status = ignored == name ? Status::success : body(device);
-        // What ran meanwhile may have faulted.
-        return device.lost != Status::success ? device.lost : status;
-    });
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
+    if (!current) return Status::invalid_context;
+    Device& device = *current;
+    if (device.lost != Status::success) return device.lost;
+    if (const Status status = planned_failure(name); status != Status::success) return device.note(status);
+    const Status status = ignored == name ? Status::success : body(device);
+    // What ran meanwhile may have faulted.
+    return device.lost != Status::success ? device.lost : status;
 }
 
 const Kernel* find(const char* name) {
@@ -92,13 +97,13 @@ extern "C" Status simt_start(Stream* stream, void (*work)(const void*), const vo
 
 // The call of this name that comes after `after` others of it fails so, once.
 extern "C" void simt_fail(const char* name, uint64_t after, uint32_t status) {
-    const std::lock_guard<std::recursive_mutex> lock(one_at_a_time);
-    planned = {name, after, Status(status)};
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
+    planned = Failure{name, after, Status(status)};
 }
 
 // Calls of this name do nothing from now on; none is ignored where it is empty. For those that yield nothing.
 extern "C" void simt_ignore(const char* name) {
-    const std::lock_guard<std::recursive_mutex> lock(one_at_a_time);
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
     ignored = name;
 }
 
