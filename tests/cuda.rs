@@ -130,7 +130,9 @@ fn graphs_and_depth_change_no_token() {
     on_devices(|ordinal| {
         for (rows, ways, depth) in cases {
             let run = |(graphs, pipeline_depth)| {
-                let config = Config { pipeline_depth, max_num_seqs: rows, max_resident: rows, ..ample() };
+                let mut config = Config { max_num_seqs: rows, max_resident: rows, ..ample() };
+                // A prompt takes several steps, the first while the last token of another is on its way.
+                (config.pipeline_depth, config.max_num_batched_tokens) = (pipeline_depth, Tokens(16));
                 run(&config, CudaOptions { graphs, ..fast(ordinal) }, &arrivals).tokens
             };
             let first = run((false, depth));
