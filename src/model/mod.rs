@@ -69,6 +69,7 @@ pub fn tiny() -> ModelConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
 
     #[test]
     fn one_seed_gives_one_model_with_every_weight_in_its_shape() {
@@ -82,6 +83,14 @@ mod tests {
         assert_eq!((layer.down.rows(), layer.down.columns()), (64, 96));
         assert_eq!(layer.gate_up.name(), "model.layers.2.mlp.gate_proj.weight");
         assert!(layer.q_norm.is_some() && weights.lm_head.is_some());
+    }
+
+    #[test]
+    fn rows_of_a_large_tensor_differ_though_weights_come_again() {
+        let model = Model::random(ModelConfig { vocab: 70_000, tied: true, ..tiny() }, 3).unwrap();
+        let embedding = &model.weights().embedding;
+        let rows: HashSet<&[u16]> = embedding.bits().chunks_exact(embedding.columns()).collect();
+        assert_eq!(rows.len(), 70_000);
     }
 
     #[test]

@@ -160,6 +160,9 @@ struct Random<'c> {
     prng: Prng,
 }
 
+/// Weights of a tensor that are drawn before they come again: a prime, so that rows are cut elsewhere each time.
+const DRAWN_MAX: usize = (1 << 22) - 3;
+
 impl Source for Random<'_> {
     fn take(&mut self, names: &[String], rows: &[usize], columns: usize) -> Result<Tensor, ModelError> {
         let (name, rows) = (&names[0], rows.iter().sum::<usize>());
@@ -178,8 +181,9 @@ impl Source for Random<'_> {
         };
         let round = rounder(self.config.dtype);
         let draw = || round((mean + deviation * self.prng.normal()) as f32);
-        let bits = std::iter::repeat_with(draw).take(rows * columns).collect();
-        Tensor::new(name, rows, columns, bits)
+        let count = rows * columns;
+        let drawn: Vec<u16> = std::iter::repeat_with(draw).take(count.min(DRAWN_MAX)).collect();
+        Tensor::new(name, rows, columns, drawn.iter().copied().cycle().take(count).collect())
     }
 }
 

@@ -281,7 +281,8 @@ impl CudaExecutor {
         result.map_err(|error| {
             let error = match ExecError::from(error) {
                 ExecError::DeviceLost(why) => {
-                    ExecError::DeviceLost(format!("{}: {why}", self.device.info().name))
+                    let (ordinal, name) = (self.device.context.ordinal(), &self.device.info().name);
+                    ExecError::DeviceLost(format!("CUDA device {ordinal} ({name}): {why}"))
                 }
                 other => other,
             };
