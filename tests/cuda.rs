@@ -403,8 +403,9 @@ fn a_device_that_fails_is_lost_and_says_in_what() {
             }
             driver::fail(call, after, failure);
             let error = (0..100).find_map(|_| engine.step().err()).expect("a step fails").to_string();
-            let lost =
-                error.starts_with("the device is lost: ") && error.ends_with("only a new process cures this");
+            let named =
+                error.starts_with(&format!("the device is lost: CUDA device {ordinal} (an emulated sm_"));
+            let lost = named && error.ends_with("only a new process cures this");
             assert!(lost && error.contains(doing) && error.contains(code), "{call}: {error}");
             let after = engine.step().unwrap_err().to_string();
             assert!(after.contains(code), "{call}: {after}");
