@@ -425,8 +425,23 @@ fn a_pool_that_does_not_fit_is_refused_with_both_figures() {
     });
 }
 
+/// Memory that was free when it was asked for.
 #[test]
-fn what_is_missing_is_named() {
+fn memory_that_another_took_meanwhile_is_refused_with_both_figures() {
+    if on_gpu() {
+        return not_run("only the emulated driver refuses memory when it is told to");
+    }
+    on_devices(|ordinal| {
+        driver::fail("cuMemAlloc", 0, Failure::OutOfMemory);
+        let clock = Box::new(MonotonicClock::new());
+        let refused = CudaExecutor::new(&MODEL, &ample(), fast(ordinal), clock).err().unwrap();
+        let CudaError::OutOfMemory { what, asked, free } = refused else { panic!("{refused}") };
+        assert!(what.contains("KV blocks") && asked > 0 && free > asked, "{what}: {asked}, {free}");
+    });
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named() {
     on_devices(|_| {
         let count = Device::count().unwrap();
         let missing = Device::open(count).unwrap_err();

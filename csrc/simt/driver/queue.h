@@ -70,8 +70,11 @@ public:
     std::shared_ptr<Graph> end_capture(Stream& stream, const std::vector<Stream*>& streams, Status& status);
     void launch(Stream& stream, const Graph& graph);
 
-    // What is still to be done is dropped.
-    void abandon() { pending_.clear(); }
+    // What is still to be done, and captures, are dropped.
+    void abandon() {
+        pending_.clear();
+        captures_ = 0;
+    }
 
 private:
     void run(Operation& operation);
