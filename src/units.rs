@@ -115,6 +115,11 @@ impl Nanos {
         Self(ms * 1_000_000)
     }
 
+    /// As a signed number, for ranks and differences; the largest one stands for all beyond it.
+    pub const fn signed(self) -> i64 {
+        if self.0 > i64::MAX as u64 { i64::MAX } else { self.0 as i64 }
+    }
+
     /// In seconds, for people and for reports; never for anything compared.
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 * 1e-9

@@ -58,7 +58,6 @@ pub struct Draft<'d> {
 impl<'d> Draft<'d> {
     /// An empty draft with all that the view has to give.
     pub fn new(view: &View<'_>, decision: &'d mut Decision) -> Self {
-        decision.clear();
         Self {
             decision,
             block_shift: view.config.block_shift(),
@@ -136,12 +135,24 @@ impl<'d> Draft<'d> {
 
     /// Blocks that admitting a job takes out of the free ones.
     pub fn taken(&self, view: &View<'_>, job: &Job, admission: Admission, chunk: u32) -> Blocks {
+        self.taken_after(view, job, admission, chunk, !self.decision.evict.is_empty())
+    }
+
+    /// The same, if somebody has been `evicted` by then: it may be the victim's blocks, counted as free since, that
+    /// the job pins.
+    fn taken_after(
+        &self,
+        view: &View<'_>,
+        job: &Job,
+        admission: Admission,
+        chunk: u32,
+        evicted: bool,
+    ) -> Blocks {
         let cached = if job.swapped > Tokens::ZERO { Tokens::ZERO } else { job.cached };
-        // After an eviction it may be the victim's blocks, now counted as free, that the job pins.
         let pinned = match cached {
             Tokens::ZERO => Blocks::ZERO,
-            _ if self.decision.evict.is_empty() => job.cached_free,
-            _ => view.config.blocks(cached),
+            _ if evicted => view.config.blocks(cached),
+            _ => job.cached_free,
         };
         self.table(view, job, admission, chunk).saturating_sub(view.config.blocks(cached)) + pinned
     }
@@ -158,24 +169,35 @@ impl<'d> Draft<'d> {
 
     /// Whether a job can be admitted now, from a group with its headroom left free.
     pub fn fits(&self, view: &View<'_>, candidate: &Candidate, admission: Admission) -> bool {
-        self.shortage(view, candidate, admission) == 0
+        let evicted = !self.decision.evict.is_empty();
+        self.slots > 0 && self.shortage(view, candidate, admission, evicted) == Some(0)
     }
 
-    /// Blocks that are missing for admitting a job; `u32::MAX` if tokens, rows or slots are.
-    pub fn shortage(&self, view: &View<'_>, candidate: &Candidate, admission: Admission) -> u32 {
-        if self.tokens <= self.held || self.seqs == 0 || self.slots == 0 {
-            return u32::MAX;
+    /// Blocks that are missing for admitting a job, in a slot of its own, if somebody has been `evicted` by then;
+    /// `None` if tokens or rows are.
+    pub fn shortage(
+        &self,
+        view: &View<'_>,
+        candidate: &Candidate,
+        admission: Admission,
+        evicted: bool,
+    ) -> Option<u32> {
+        if self.tokens <= self.held || self.seqs == 0 {
+            return None;
         }
         let job = &candidate.job;
         let chunk = self.chunk(view, job);
-        let needed = match admission {
-            Admission::KnownFits => self.taken(view, job, Admission::Known, chunk),
-            other => self.taken(view, job, other, chunk),
-        };
+        let whole = if admission == Admission::KnownFits { Admission::Known } else { admission };
+        let needed = self.taken_after(view, job, whole, chunk, evicted);
         // On an empty machine headroom would only keep a large job waiting for nothing.
         let alone = view.order.len() == self.decision.evict.len() && self.decision.admit.is_empty();
         let headroom = if alone { Blocks::ZERO } else { candidate.headroom };
-        (needed + headroom).0.saturating_sub(self.free)
+        Some((needed + headroom).0.saturating_sub(self.free))
+    }
+
+    /// Blocks that evicting a row frees for whoever is admitted.
+    pub fn freed(&self, view: &View<'_>, slot: Slot) -> Blocks {
+        view.pool.returns(slot).saturating_sub(Blocks(self.pinned))
     }
 
     /// Admits a job that fits, for its next chunk.
@@ -223,7 +245,7 @@ impl<'d> Draft<'d> {
     pub fn evict_leaving(&mut self, view: &View<'_>, slot: Slot, reason: Reason, reserve: Blocks) {
         let row = view.row(slot);
         let restore = self.restore(view, row, reserve);
-        let freed = view.pool.returns(slot).saturating_sub(Blocks(self.pinned));
+        let freed = self.freed(view, slot);
         if restore == Restore::Swap {
             self.host_free -= row.blocks;
         }

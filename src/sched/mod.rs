@@ -132,6 +132,11 @@ pub trait Policy: Send {
         0
     }
 
+    /// How many groups it uses: their ids are below this. An engine with fewer refuses it.
+    fn groups_used(&self) -> u16 {
+        1
+    }
+
     /// Sets offsets, gates and headroom of the groups for this step.
     fn groups(&mut self, _view: &mut View<'_>) {}
 
@@ -160,6 +165,11 @@ pub trait Policy: Send {
     /// Why a job that fits may be admitted now; `None` shuts its group for this step.
     fn accepts(&mut self, _candidate: &Candidate) -> Option<Reason> {
         Some(Reason::Order)
+    }
+
+    /// Whether nobody else is admitted in a step in which this job did not fit; otherwise its group alone is shut.
+    fn holds_up(&self, _candidate: &Candidate) -> bool {
+        false
     }
 
     /// Whether a waiting job may evict residents that come after it in the order.

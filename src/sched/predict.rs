@@ -3,8 +3,8 @@
 //! What is predicted is a function of the seed, the request's `user_data` and the bin of its age alone,
 //! so that each policy and each run sees the same errors, whatever was asked before.
 
-use super::Oracle;
 use super::order::{Params, PolicyError};
+use super::{Job, Oracle};
 use crate::prng::Prng;
 use std::sync::Arc;
 
@@ -39,14 +39,18 @@ impl Lengths {
     }
 
     /// The output, in tokens, that is predicted at submission.
-    pub fn initial(&self, user_data: u64) -> f64 {
-        f64::from(self.oracle.output(user_data).0) * self.error(user_data, 0)
+    pub fn initial(&self, job: &Job) -> f64 {
+        self.predicted(job, 0)
     }
 
-    /// The tokens predicted to remain once `generated` are there.
-    pub fn remaining(&self, user_data: u64, generated: u32) -> f64 {
-        let truth = self.oracle.output(user_data).0.saturating_sub(generated);
-        f64::from(truth) * self.error(user_data, generated)
+    /// The tokens predicted to remain at a job's age.
+    pub fn remaining(&self, job: &Job) -> f64 {
+        self.predicted(job, job.generated.0)
+    }
+
+    fn predicted(&self, job: &Job, generated: u32) -> f64 {
+        let truth = output(&*self.oracle, job).saturating_sub(generated);
+        f64::from(truth) * self.error(job.user_data, generated)
     }
 
     /// By what factor the prediction is off at this age. O(log generated).
@@ -59,6 +63,11 @@ impl Lengths {
         let sum: f64 = (0..observations).map(|_| draws.normal()).sum();
         self.bias * (self.sigma * sum / f64::from(observations)).exp()
     }
+}
+
+/// The true output of a job, in tokens: no more than it asked for.
+pub(crate) fn output(oracle: &dyn Oracle, job: &Job) -> u32 {
+    oracle.output(job.user_data).min(job.max_tokens).0
 }
 
 fn bin(generated: u32) -> u32 {
@@ -91,11 +100,11 @@ impl Ranking {
         Self { oracle, beta, prng: Prng::new(seed) }
     }
 
-    /// The score of a request; the shortest first.
-    pub fn score(&self, user_data: u64) -> i64 {
-        let length = f64::from(self.oracle.output(user_data).0.max(1)).ln();
+    /// The score of a job; the shortest first.
+    pub fn score(&self, job: &Job) -> i64 {
+        let length = f64::from(output(&*self.oracle, job).max(1)).ln();
         // Of an exponential x, −ln x is Gumbel.
-        let noise = if self.beta > 0.0 { -self.prng.split(user_data).exponential().ln() } else { 0.0 };
+        let noise = if self.beta > 0.0 { -self.prng.split(job.user_data).exponential().ln() } else { 0.0 };
         ((length + self.beta * noise) * Self::SCALE) as i64
     }
 }
@@ -139,6 +148,10 @@ mod tests {
         }
     }
 
+    fn job(user_data: u64, generated: u32) -> Job {
+        Job { user_data, generated: Tokens(generated), max_tokens: Tokens(100_000), ..Job::default() }
+    }
+
     fn lengths(sigma: f64, bias: f64, seed: u64) -> Lengths {
         Lengths::new(Arc::new(Thousand), sigma, bias, seed)
     }
@@ -146,17 +159,23 @@ mod tests {
     #[test]
     fn predictions_are_a_function_of_seed_and_request() {
         let (a, b, other) = (lengths(0.5, 1.0, 1), lengths(0.5, 1.0, 1), lengths(0.5, 1.0, 2));
-        let backwards: Vec<f64> = (0..50).rev().map(|u| b.remaining(u, 300)).collect();
-        assert!((0..50).all(|u| a.remaining(u, 300) == backwards[49 - u as usize]), "order is nothing");
-        assert!((0..50).all(|u| a.initial(u) == a.remaining(u, 0) && a.initial(u) != other.initial(u)));
-        assert!((1..50).all(|u| a.initial(u) != a.initial(0)), "each has an error of its own");
+        let backwards: Vec<f64> = (0..50).rev().map(|u| b.remaining(&job(u, 300))).collect();
+        assert!((0..50).all(|u| a.remaining(&job(u, 300)) == backwards[49 - u as usize]), "order is nothing");
+        assert!((0..50).all(|u| a.initial(&job(u, 0)) == a.remaining(&job(u, 0))
+            && a.initial(&job(u, 0)) != other.initial(&job(u, 0))));
+        assert!(
+            (1..50).all(|u| a.initial(&job(u, 0)) != a.initial(&job(0, 0))),
+            "each has an error of its own"
+        );
     }
 
     #[test]
     fn no_noise_gives_the_truth_and_bias_scales_it() {
-        assert_eq!(lengths(0.0, 1.0, 1).initial(3), 1000.0);
-        assert_eq!(lengths(0.0, 1.0, 1).remaining(3, 999), 1.0);
-        assert_eq!(lengths(0.0, 2.0, 1).remaining(3, 500), 1000.0);
+        assert_eq!(lengths(0.0, 1.0, 1).initial(&job(3, 0)), 1000.0);
+        assert_eq!(lengths(0.0, 1.0, 1).remaining(&job(3, 999)), 1.0);
+        assert_eq!(lengths(0.0, 2.0, 1).remaining(&job(3, 500)), 1000.0);
+        let limited = Job { max_tokens: Tokens(600), ..job(3, 500) };
+        assert_eq!(lengths(0.0, 1.0, 1).remaining(&limited), 100.0, "no more than it asked for");
     }
 
     #[test]
@@ -165,7 +184,7 @@ mod tests {
         for (generated, spread) in [(0, 0.8), (255, 0.8), (256, 0.8 / 2f64.sqrt()), (512, 0.8 / 3f64.sqrt())]
         {
             let truth = f64::from(1000 - generated);
-            let logs = (0..20_000).map(|u| (lengths.remaining(u, generated) / truth).ln().powi(2));
+            let logs = (0..20_000).map(|u| (lengths.remaining(&job(u, generated)) / truth).ln().powi(2));
             let found = (logs.sum::<f64>() / 20_000.0).sqrt();
             assert!((found - spread).abs() < 0.02, "{found} at {generated}, not {spread}");
         }
@@ -193,7 +212,7 @@ mod tests {
             let pairs = (0..2_000).flat_map(|a| (0..a).map(move |b| (a, b)));
             let sign = |(a, b): (u64, u64)| {
                 let truth = Mixed.output(a).cmp(&Mixed.output(b)) as i64;
-                (truth * (ranking.score(a) - ranking.score(b)).signum(), truth.abs())
+                (truth * (ranking.score(&job(a, 0)) - ranking.score(&job(b, 0))).signum(), truth.abs())
             };
             let (right, all) = pairs.map(sign).fold((0, 0), |(r, n), (s, c)| (r + s, n + c));
             let found = right as f64 / all as f64;

@@ -8,7 +8,7 @@ use crate::request::{RequestId, Slo};
 use crate::units::{Blocks, Nanos, Tokens};
 
 /// What a policy may know of a request that waits: new, swapped out, or dropped.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Job {
     /// Its id; ties are broken by it.
     pub id: RequestId,

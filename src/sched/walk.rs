@@ -27,7 +27,7 @@ pub fn walk<P: Policy + ?Sized>(policy: &mut P, view: &mut View<'_>, decision: &
     draft.tokens = draft.tokens.min(budget.tokens.0);
     let mut marks = std::mem::take(&mut view.scratch.marks);
     let tail = view.order.len();
-    let mut walk = Walk { policy, budget, draft, marks: &mut marks, tail, decodes: 0 };
+    let mut walk = Walk { policy, budget, draft, marks: &mut marks, tail, decodes: 0, held_up: false };
     walk.count_decodes(view);
     walk.protected(view);
     walk.merged(view);
@@ -45,6 +45,8 @@ struct Walk<'w, 'd, P: Policy + ?Sized> {
     tail: usize,
     /// Decodes that the walk has not come to.
     decodes: u32,
+    /// Whether somebody holds up all who wait.
+    held_up: bool,
 }
 
 impl<P: Policy + ?Sized> Walk<'_, '_, P> {
@@ -81,7 +83,8 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
                 at += 1;
             }
             let rank = view.order.get(at).map(|slot| view.row(*slot).rank);
-            let admits = self.budget.mode != Mode::DecodeOnly && self.draft.tokens > self.draft.held;
+            let tokens = self.budget.mode != Mode::DecodeOnly && self.draft.tokens > self.draft.held;
+            let admits = tokens && !self.held_up;
             let comes_first = |c: &&Candidate| admits && rank.is_none_or(|rank| c.key < rank);
             if let Some(candidate) = head.as_ref().filter(comes_first) {
                 self.admit(view, candidate);
@@ -223,10 +226,12 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
     }
 
     /// Admits a job if it fits, after evictions that together suffice, and its policy takes it; else
-    /// closes its group.
+    /// closes its group, or all.
     fn admit(&mut self, view: &mut View<'_>, candidate: &Candidate) {
         let admission = self.policy.admission();
-        let accepted = self.room(view, candidate, admission).and_then(|first| {
+        let room = self.room(view, candidate, admission);
+        self.held_up = room.is_none() && self.policy.holds_up(candidate);
+        let accepted = room.and_then(|first| {
             let reason = self.policy.accepts(candidate)?;
             self.clear(view, first);
             self.draft.fits(view, candidate, admission).then_some(reason)
@@ -241,15 +246,14 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
     /// From where on the residents that come after a candidate must go so that it fits: the end, if
     /// it fits as it is; nothing, if even all of them do not suffice.
     fn room(&self, view: &View<'_>, candidate: &Candidate, admission: Admission) -> Option<usize> {
-        let shortage = self.draft.shortage(view, candidate, admission);
-        let lacks_slot = self.draft.slots == 0;
-        if shortage == 0 {
+        if self.draft.fits(view, candidate, admission) {
             return Some(self.tail);
         }
-        if !self.policy.preempts() || (shortage == u32::MAX && !lacks_slot) {
+        if !self.policy.preempts() {
             return None;
         }
-        let blocks = if shortage == u32::MAX { 0 } else { shortage };
+        let lacks_slot = self.draft.slots == 0;
+        let blocks = self.draft.shortage(view, candidate, admission, true)?;
         let (mut freed, mut victims) = (0, 0);
         let mut first = self.tail;
         while freed < blocks || (lacks_slot && victims == 0) {
@@ -258,7 +262,7 @@ impl<P: Policy + ?Sized> Walk<'_, '_, P> {
                 return None;
             }
             if self.evictable(view, first) {
-                freed += view.pool.returns(view.order[first]).0;
+                freed += self.draft.freed(view, view.order[first]).0;
                 victims += 1;
             }
         }

@@ -213,28 +213,12 @@ fn ada(params: &mut Params) -> Result<Option<Ada>, PolicyError> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::request::{RequestId, Slo};
-    use crate::units::{Blocks, Tokens};
+    use crate::units::Tokens;
 
     /// A job of this prompt and output that arrived at zero.
     pub(in super::super) fn job(prompt: u32, generated: u32) -> Job {
-        Job {
-            mark: 0,
-            id: RequestId::new(0, 0),
-            user_data: 0,
-            arrival: Nanos::ZERO,
-            prompt: Tokens(prompt),
-            generated: Tokens(generated),
-            max_tokens: Tokens(100_000),
-            cached: Tokens::ZERO,
-            swapped: Tokens::ZERO,
-            cached_free: Blocks::ZERO,
-            evictions: 0,
-            priority: 0,
-            client: 0,
-            slo: Slo::default(),
-            deadline: None,
-        }
+        let (prompt, generated) = (Tokens(prompt), Tokens(generated));
+        Job { prompt, generated, max_tokens: Tokens(100_000), ..Job::default() }
     }
 
     fn booster(parameters: &str) -> Booster {

@@ -96,7 +96,7 @@ impl Policy for Ltr {
     }
 
     fn place(&mut self, job: &Job, places: &mut Places) {
-        places.push(ALL, self.ranking.score(job.user_data));
+        places.push(ALL, self.ranking.score(job));
         let starve = self.starve;
         let state = self.state(job.id);
         let lifted = state.quantum > 0;
@@ -105,7 +105,11 @@ impl Policy for Ltr {
     }
 
     fn rank(&mut self, job: &Job) -> Rank {
-        Rank::fixed(self.ranking.score(job.user_data))
+        Rank::fixed(self.ranking.score(job))
+    }
+
+    fn groups_used(&self) -> u16 {
+        2
     }
 
     fn groups(&mut self, view: &mut View<'_>) {

@@ -15,6 +15,7 @@ use super::boost::boost;
 use super::{ALL, Params, PolicyError, fcfs, place_in_one};
 use crate::cost::BatchShape;
 use crate::ids::Places;
+use crate::sched::predict::output;
 use crate::sched::{Event, Job, Oracle, Policy, Rank, View};
 use crate::units::Nanos;
 use std::collections::VecDeque;
@@ -74,7 +75,7 @@ impl OracleBoost {
     }
 
     fn value(&self, job: &Job) -> i64 {
-        let output = f64::from(self.oracle.output(job.user_data).0.max(1));
+        let output = f64::from(output(&*self.oracle, job).max(1));
         let ahead = boost(self.gamma, self.size(f64::from(job.prompt.0), output));
         job.arrival.0 as i64 - (ahead * 1e9) as i64
     }
@@ -151,7 +152,7 @@ impl Policy for OracleBoost {
             if self.recent.len() == WINDOW {
                 self.recent.pop_front();
             }
-            let output = f64::from(self.oracle.output(job.user_data).0.max(1));
+            let output = f64::from(output(&*self.oracle, job).max(1));
             self.recent.push_back((job.arrival, f64::from(job.prompt.0), output));
             self.left = self.left.saturating_sub(1);
         }

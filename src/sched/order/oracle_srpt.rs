@@ -13,8 +13,8 @@
 
 use super::{ALL, Params, PolicyError, fcfs, place_in_one};
 use crate::ids::Places;
+use crate::sched::predict::output;
 use crate::sched::{Candidate, Job, Oracle, Policy, Rank, Reason, View};
-use crate::units::Tokens;
 use std::sync::Arc;
 
 /// See the module. Parameter `headroom`: the share of the pool kept free at each peak (0.01).
@@ -67,8 +67,7 @@ impl OracleSrpt {
     }
 
     fn remaining(&self, job: &Job) -> u32 {
-        let output = self.oracle.output(job.user_data).min(job.max_tokens);
-        output.saturating_sub(job.generated).max(Tokens(1)).0
+        output(&*self.oracle, job).saturating_sub(job.generated.0).max(1)
     }
 }
 

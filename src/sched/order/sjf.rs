@@ -38,6 +38,12 @@ impl Sjf {
         let lengths = Lengths::read(params, oracle)?;
         Ok(Self { name: params.spec(), headroom, lengths, starve, step: 0 })
     }
+
+    /// Of a candidate of the second group.
+    fn is_starved(&self, candidate: &Candidate) -> bool {
+        let waited = self.step as i64 - (candidate.key - STARVED);
+        self.starve.is_some_and(|starve| waited >= starve)
+    }
 }
 
 impl Policy for Sjf {
@@ -46,16 +52,21 @@ impl Policy for Sjf {
     }
 
     fn place(&mut self, job: &Job, places: &mut Places) {
-        places.push(ALL, self.lengths.initial(job.user_data).ceil() as i64);
+        places.push(ALL, self.lengths.initial(job).ceil() as i64);
         if self.starve.is_some() {
             places.push(IDLE, self.step as i64);
         }
     }
 
-    /// By what remains at admission, so that the one with the most left goes first when memory is
-    /// short.
+    /// By what remains, so that the one with the most left goes first when memory is short; looked at again every
+    /// sixteen tokens (a block).
     fn rank(&mut self, job: &Job) -> Rank {
-        Rank::fixed(self.lengths.remaining(job.user_data, job.generated.0).ceil() as i64)
+        let value = self.lengths.remaining(job).ceil() as i64;
+        Rank { value, until: job.generated.0.saturating_add(16), mark: 0 }
+    }
+
+    fn groups_used(&self) -> u16 {
+        2
     }
 
     fn groups(&mut self, view: &mut View<'_>) {
@@ -68,9 +79,12 @@ impl Policy for Sjf {
     }
 
     fn accepts(&mut self, candidate: &Candidate) -> Option<Reason> {
-        let waited = self.step as i64 - (candidate.key - STARVED);
-        let goes = candidate.group == ALL || self.starve.is_some_and(|starve| waited >= starve);
-        goes.then_some(Reason::Order)
+        (candidate.group == ALL || self.is_starved(candidate)).then_some(Reason::Order)
+    }
+
+    /// Whoever is starved is not passed by those who take the memory that he waits for.
+    fn holds_up(&self, candidate: &Candidate) -> bool {
+        candidate.group == IDLE && self.is_starved(candidate)
     }
 
     fn preempts(&self) -> bool {

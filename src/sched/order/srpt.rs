@@ -1,5 +1,5 @@
 //! Shortest remaining processing time with true output lengths, preemptive: the order that minimises
-//! the mean latency on one server. Remaining work counts the tokens still to be computed.
+//! the mean latency on one server. Remaining work counts the output tokens still to come.
 
 use super::{ALL, Params, PolicyError, fcfs, place_in_one};
 use crate::ids::Places;
@@ -23,7 +23,7 @@ impl Srpt {
     }
 
     fn remaining(&self, job: &Job) -> i64 {
-        self.lengths.remaining(job.user_data, job.generated.0).ceil() as i64
+        self.lengths.remaining(job).ceil() as i64
     }
 }
 

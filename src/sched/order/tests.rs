@@ -21,6 +21,10 @@ struct Ask {
     client: u32,
     prompt: u32,
     output: u32,
+    /// Milliseconds from its arrival to the target for its first token; none if zero.
+    ttft: u64,
+    /// 1,000 if it is zero.
+    max_tokens: u32,
 }
 
 /// A machine where memory is short: four rows run, eight hold KV.
@@ -77,8 +81,10 @@ fn serve(spec: &str, config: Config, asks: &[Ask], mut watch: impl FnMut(&Seen<'
 }
 
 fn request(ask: &Ask, number: u64, now: Nanos) -> Request {
-    let mut request = Request::new(now, Prompt::Length(Tokens(ask.prompt)), Tokens(1000));
+    let limit = if ask.max_tokens > 0 { ask.max_tokens } else { 1000 };
+    let mut request = Request::new(now, Prompt::Length(Tokens(ask.prompt)), Tokens(limit));
     (request.client, request.user_data) = (ask.client, number);
+    request.slo.ttft = (ask.ttft > 0).then(|| Nanos::from_millis(ask.ttft));
     request.stop = StopTokens::new(&[EOS]).unwrap();
     request
 }
@@ -90,7 +96,7 @@ fn mixed(count: u64) -> Vec<Ask> {
         step: i * 4,
         prompt: p.between(5, 120) as u32,
         output: p.between(5, 300) as u32,
-        client: 0,
+        ..Ask::default()
     };
     (0..count).map(ask).collect()
 }
@@ -129,8 +135,10 @@ fn trail_without_a_limit_is_srpt() {
 /// than `rows` rows can serve.
 fn flooded(output: u32, each: u32, step: u64, rows: u64, count: u64) -> Vec<Ask> {
     let long = Ask { prompt: 8, output, ..Ask::default() };
-    let short =
-        |i| Ask { step: step + i * u64::from(each) * 9 / (10 * rows), prompt: 8, output: each, client: 1 };
+    let short = |i| {
+        let step = step + i * u64::from(each) * 9 / (10 * rows);
+        Ask { step, prompt: 8, output: each, client: 1, ..Ask::default() }
+    };
     std::iter::once(long).chain((0..count).map(short)).collect()
 }
 
@@ -192,7 +200,7 @@ fn one_row() -> Config {
 /// on until it is left out.
 fn steps_until_overtaken(before: u64, prompt: u32) -> u64 {
     let first = Ask { prompt: 8, output: 400, ..Ask::default() };
-    let asks = [first, Ask { step: before, prompt, output: 3, client: 1 }];
+    let asks = [first, Ask { step: before, prompt, output: 3, client: 1, ..Ask::default() }];
     let steps = steps_of_first("mlfq", one_row(), &asks);
     steps.windows(2).take_while(|w| w[1] == w[0] + 1).count() as u64 + 1 - before
 }
@@ -235,8 +243,8 @@ fn shares(spec: &str, asks: &[Ask], until: u64) -> Vec<u32> {
 
 #[test]
 fn vtc_serves_equal_shares_to_a_flood_and_to_others() {
-    let flood = (0..300).map(|_| Ask { prompt: 20, output: 20, client: 0, step: 0 });
-    let others = (0..80).map(|i| Ask { prompt: 20, output: 20, client: 1 + i % 2, step: 0 });
+    let flood = (0..300).map(|_| Ask { prompt: 20, output: 20, ..Ask::default() });
+    let others = (0..80).map(|i| Ask { prompt: 20, output: 20, client: 1 + i % 2, ..Ask::default() });
     let asks: Vec<Ask> = flood.chain(others).collect();
     let fair = shares("vtc", &asks, 500);
     let (least, most) = (fair.iter().min().unwrap(), fair.iter().max().unwrap());
@@ -247,8 +255,8 @@ fn vtc_serves_equal_shares_to_a_flood_and_to_others() {
 #[test]
 fn vtc_lifts_a_client_that_returns() {
     // Client 1 was away while client 0 was served; once both wait, it is owed nothing.
-    let busy = (0..300).map(|_| Ask { prompt: 20, output: 20, client: 0, step: 0 });
-    let back = (0..100).map(|_| Ask { prompt: 20, output: 20, client: 1, step: 600 });
+    let busy = (0..300).map(|_| Ask { prompt: 20, output: 20, ..Ask::default() });
+    let back = (0..100).map(|_| Ask { prompt: 20, output: 20, client: 1, step: 600, ..Ask::default() });
     let asks: Vec<Ask> = busy.chain(back).collect();
     let late = shares("vtc", &asks, 1_000);
     let early = shares("vtc", &asks, 600);
@@ -260,7 +268,7 @@ fn vtc_lifts_a_client_that_returns() {
 fn edf_demotes_the_infeasible() {
     // The deadlines of the first forty pass while the machine is busy with those before them.
     let lost = (0..40).map(|_| Ask { prompt: 60, output: 60, ..Ask::default() });
-    let later = (0..4).map(|_| Ask { step: 500, prompt: 10, output: 5, client: 1 });
+    let later = (0..4).map(|_| Ask { step: 500, prompt: 10, output: 5, client: 1, ..Ask::default() });
     let asks: Vec<Ask> = lost.chain(later).collect();
     let ends = serve("edf:ttft=0.5:tbt=0.1", config(), &asks, |_| {});
     let in_time = |ends: &[Nanos]| ends[40..].iter().max() < ends[..40].iter().max();
@@ -272,9 +280,9 @@ fn edf_demotes_the_infeasible() {
 
 #[test]
 fn edf_takes_the_nearest_deadline() {
-    let asks = [(9, 3), (9, 3), (1, 3)].map(|(_, output)| Ask { prompt: 8, output, ..Ask::default() });
-    let ends = serve("edf:ttlt=100", one_row(), &asks, |_| {});
-    assert!(ends.is_sorted(), "equal targets: in order of arrival");
+    let asks = [9_000, 9_000, 1_000].map(|ttft| Ask { prompt: 8, output: 3, ttft, ..Ask::default() });
+    let [first, second, nearest] = serve("edf", one_row(), &asks, |_| {})[..] else { panic!("three ends") };
+    assert!(nearest < first && first < second, "equal targets in order of arrival");
 }
 
 #[test]
@@ -285,7 +293,65 @@ fn look_ahead_packing_evicts_nobody_and_ends_the_short_first() {
     assert_eq!(evicted, 0, "what was admitted fits at every completion to come");
     let mut srpt_evicted = 0;
     serve("srpt", config(), &asks, |seen| srpt_evicted += seen.report.decision.evict.len());
-    assert!(srpt_evicted > 0 && ends.iter().all(|end| *end > Nanos::ZERO));
+    assert!(srpt_evicted > 0);
+    let mean = |short: bool| {
+        let ours = asks.iter().zip(&ends).filter(|(ask, _)| (ask.output < 150) == short);
+        let ends: Vec<u64> = ours.map(|(_, end)| end.0).collect();
+        ends.iter().sum::<u64>() / ends.len() as u64
+    };
+    assert!(mean(true) * 3 < mean(false) * 2, "{} and {}", mean(true), mean(false));
+}
+
+/// Ends by request under policies that know lengths: those who may not generate what they would are as short as
+/// those who would not.
+#[test]
+fn whoever_knows_lengths_knows_that_limits_cut_them() {
+    let limit = |ask: &Ask| if ask.client == 0 { Ask { max_tokens: 20, ..*ask } } else { *ask };
+    let would: Vec<Ask> =
+        (0..40).map(|i| Ask { prompt: 30, output: 300, client: i % 2, ..Ask::default() }).collect();
+    let cut: Vec<Ask> = would.iter().map(limit).collect();
+    let short: Vec<Ask> =
+        would.iter().map(|ask| if ask.client == 0 { Ask { output: 20, ..*ask } } else { *ask }).collect();
+    for spec in ["sjf", "srpt", "trail", "ltr", "oracle-boost", "oracle-srpt"] {
+        assert_eq!(serve(spec, config(), &cut, |_| {}), serve(spec, config(), &short, |_| {}), "{spec}");
+    }
+}
+
+#[test]
+fn sjf_evicts_whoever_has_the_most_left() {
+    // Two grow until memory is short: the first is nearly done by then.
+    let early = Ask { prompt: 100, output: 400, ..Ask::default() };
+    let late = Ask { step: 330, prompt: 100, output: 395, ..Ask::default() };
+    let tight = Config { kv_blocks: Blocks(40), ..config() };
+    let mut evicted = Vec::new();
+    serve("sjf", tight, &[early, late], |seen| {
+        evicted.extend(seen.report.decision.evict.iter().map(|e| seen.owners[&e.slot.0]));
+    });
+    assert_eq!(evicted, [1]);
+}
+
+/// The step in which a request is admitted that memory has no room for beside small ones, which come until step 400.
+fn admitted_beside_small_ones(spec: &str) -> u64 {
+    let small = (0..400).map(|i| Ask { step: i, prompt: 10, output: 60, ..Ask::default() });
+    let mut asks: Vec<Ask> = small.collect();
+    asks.insert(20, Ask { step: 20, prompt: 600, output: 100, client: 1, ..Ask::default() });
+    let mut admitted = None;
+    serve(spec, Config { kv_blocks: Blocks(48), ..config() }, &asks, |seen| {
+        let rows = seen.report.plan.map_or(&[][..], |plan| &plan.rows);
+        let here = rows.iter().any(|row| row.user_data == 20).then_some(seen.report.step);
+        admitted = admitted.or(here);
+    });
+    admitted.unwrap()
+}
+
+#[test]
+fn whoever_is_owed_memory_is_not_passed_by_small_ones() {
+    for spec in ["vtc", "sjf:starve=50"] {
+        let step = admitted_beside_small_ones(spec);
+        assert!(step < 600, "{spec}: {step}");
+    }
+    let step = admitted_beside_small_ones("sjf");
+    assert!(step > 5_000, "without the guard it waits for all: {step}");
 }
 
 #[test]
@@ -308,7 +374,8 @@ fn ltr_gets_on_where_a_quantum_is_shorter_than_what_must_be_computed_again() {
 
 #[test]
 fn andes_preempts_whoever_is_ahead_of_its_reader_up_to_the_cap() {
-    let asks: Vec<Ask> = (0..40).map(|i| Ask { step: i * 4, prompt: 60, output: 200, client: 0 }).collect();
+    let asks: Vec<Ask> =
+        (0..40).map(|i| Ask { step: i * 4, prompt: 60, output: 200, ..Ask::default() }).collect();
     let preempted = |spec: &str| {
         let mut count = 0;
         let evicts = |seen: &Seen<'_>| {

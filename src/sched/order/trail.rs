@@ -40,12 +40,12 @@ impl Trail {
     }
 
     fn remaining(&self, job: &Job) -> i64 {
-        self.lengths.remaining(job.user_data, job.generated.0).ceil() as i64
+        self.lengths.remaining(job).ceil() as i64
     }
 
     /// The age, in output tokens, from which a job is no longer preempted.
     fn runs_out_at(&self, job: &Job) -> u32 {
-        (self.limit * self.lengths.initial(job.user_data)).ceil() as u32
+        (self.limit * self.lengths.initial(job)).ceil() as u32
     }
 }
 

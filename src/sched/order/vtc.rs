@@ -14,7 +14,7 @@
 use super::{Params, PolicyError, fcfs};
 use crate::ids::{GroupId, Places};
 use crate::request::RequestId;
-use crate::sched::{Event, Job, Policy, Rank, View};
+use crate::sched::{Candidate, Event, Job, Policy, Rank, View};
 
 const PROMPT_WEIGHT: i64 = 1;
 const OUTPUT_WEIGHT: i64 = 2;
@@ -149,6 +149,15 @@ impl Policy for Vtc {
             client.offset = client.counter - (head.key - client.offset);
             view.waiting.set_group(group, client.offset, true, headroom);
         }
+    }
+
+    fn groups_used(&self) -> u16 {
+        self.clients.len() as u16
+    }
+
+    /// The client with the smallest counter waits for no other's small requests.
+    fn holds_up(&self, _candidate: &Candidate) -> bool {
+        true
     }
 
     fn preempts(&self) -> bool {
