@@ -135,7 +135,8 @@ impl Classes {
             self.filled().map(|(tokens, counts)| f64::from(counts[ALL]) * (tokens * tokens)).sum();
         let total = f64::from(self.totals[ALL].max(1));
         let mean = sums[ALL] / total;
-        let variance = squares / total - mean * mean;
+        // All in one bin: the difference may round below zero.
+        let variance = (squares / total - mean * mean).max(0.0);
         self.between = 0.0;
         for (class, weight) in self.weights.iter_mut().enumerate() {
             let count = f64::from(self.totals[class]);

@@ -29,13 +29,13 @@ impl Boost {
         if gamma == 0.0 {
             return Self::NONE;
         }
-        let gamma = gamma.clamp(GAMMA.0 * 1e-9, GAMMA.1 * 1e-9);
+        let gamma = bounded(gamma);
         Self { gamma, moments: traffic.classes.moments(gamma * traffic.decode_ns) }
     }
 
     /// Whether `gamma`, per ns, is far enough from the one in force that ranking everybody anew pays.
     pub(super) fn differs(&self, gamma: f64) -> bool {
-        (gamma - self.gamma).abs() > WORTH_IT * self.gamma
+        (bounded(gamma) - self.gamma).abs() > WORTH_IT * self.gamma
     }
 
     /// The boost of a job, in ns. It does not depend on what was generated, so nobody loses his place by
@@ -48,4 +48,9 @@ impl Boost {
         let inverse = (-self.gamma * work).exp() / self.moments[class(job.prompt.0)];
         (-(-inverse.min(1.0 - 1e-9)).ln_1p() / self.gamma) as i64
     }
+}
+
+/// γ within its bounds; zero, which is no boost, stays zero.
+fn bounded(gamma: f64) -> f64 {
+    if gamma == 0.0 { 0.0 } else { gamma.clamp(GAMMA.0 * 1e-9, GAMMA.1 * 1e-9) }
 }

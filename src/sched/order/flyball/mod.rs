@@ -22,15 +22,15 @@ use crate::cost::BatchShape;
 use crate::ids::{GroupId, Places};
 use crate::request::{FinishReason, RequestId};
 use crate::sched::{Budget, Candidate, Event, Job, Mode, Policy, Rank, Reason, Resident, View};
-use crate::units::{Nanos, Tokens};
+use crate::units::{Blocks, Nanos, Tokens};
 use lane::Lane;
 use pace::Pace;
 use shadow::Model;
 use traffic::Traffic;
 use tuner::Tuner;
 
-/// Where newcomers stand as well: the highest class first, then the shortest prompt.
-const LANE: GroupId = GroupId(1);
+/// Priority classes with lanes of their own; all beyond share the last one's.
+const CLASSES: u8 = 8;
 /// Before every rank.
 const FIRST: i64 = i64::MIN / 2;
 /// Before the rank of whoever waits: who runs in his turn yields to the lane alone.
@@ -68,6 +68,8 @@ pub struct Flyball {
     taken: Vec<RequestId>,
     /// Whether anybody waited in this pass.
     waiting: bool,
+    /// Priority classes whose lanes were used.
+    classes: u8,
 }
 
 impl Flyball {
@@ -87,6 +89,7 @@ impl Flyball {
             pace: Pace::default(),
             taken: Vec::new(),
             waiting: false,
+            classes: 0,
             name: params.spec(),
         })
     }
@@ -103,8 +106,8 @@ impl Flyball {
     fn due(&self, job: &Job) -> Option<i64> {
         let prefill = (self.traffic.prefill_ns * f64::from(job.missing().0)) as i64;
         let target = job.slo.ttft.filter(|_| job.generated == Tokens::ZERO);
-        let first = target.map(|target| (job.arrival.0 + target.0) as i64 - prefill);
-        let last = job.deadline.map(|at| at.0 as i64 - prefill - self.traffic.mean_span_ns() as i64);
+        let first = target.map(|target| job.arrival.signed().saturating_add(target.signed()) - prefill);
+        let last = job.deadline.map(|at| at.signed() - prefill - self.traffic.mean_span_ns() as i64);
         first.into_iter().chain(last).min()
     }
 
@@ -131,7 +134,8 @@ impl Flyball {
     /// Free memory saves evictions and costs concurrency: a few per cent where dozens of jobs fit, next to
     /// nothing where a handful does.
     fn headroom(&self, view: &View<'_>) -> u32 {
-        let most = if view.config.preempt == Preempt::Recompute { HEADROOM.1 } else { HEADROOM.0 };
+        let recomputes = view.config.preempt == Preempt::Recompute || view.config.host_blocks == Blocks::ZERO;
+        let most = if recomputes { HEADROOM.1 } else { HEADROOM.0 };
         let pool = f64::from(view.config.kv_blocks.0) * f64::from(view.config.block_size.0);
         let parts = HEADROOM_PER_JOB.0 * pool / self.traffic.mean_tokens();
         parts.clamp(HEADROOM_PER_JOB.1, f64::from(most)) as u32
@@ -164,6 +168,12 @@ impl Flyball {
     }
 }
 
+/// Where newcomers of a class stand as well, without and with a target for the first token: the shortest prompt first,
+/// so that behind whoever is refused for his size nobody is smaller.
+fn lanes(class: u8) -> [GroupId; 2] {
+    [1, 2].map(|lane| GroupId(2 * u16::from(class) + lane))
+}
+
 impl Policy for Flyball {
     fn name(&self) -> &str {
         &self.name
@@ -172,8 +182,11 @@ impl Policy for Flyball {
     fn place(&mut self, job: &Job, places: &mut Places) {
         places.push(ALL, self.value(job));
         if job.generated == Tokens::ZERO {
+            let class = job.priority.min(CLASSES - 1);
+            self.classes = self.classes.max(class + 1);
             let prompt = i64::from((job.prompt - job.cached).0);
-            places.push(LANE, i64::from(job.priority) << 32 | prompt);
+            let lane = lanes(class)[usize::from(job.slo.ttft.is_some())];
+            places.push(lane, i64::from(job.priority) << 32 | prompt);
         }
     }
 
@@ -191,6 +204,10 @@ impl Policy for Flyball {
         self.tuner.epoch
     }
 
+    fn groups_used(&self) -> u16 {
+        1 + 2 * u16::from(CLASSES)
+    }
+
     fn groups(&mut self, view: &mut View<'_>) {
         if self.traffic.prefill_ns == 0.0 {
             self.prime(view);
@@ -200,7 +217,10 @@ impl Policy for Flyball {
         let headroom = self.headroom.unwrap_or_else(|| self.headroom(view));
         let open = !self.stretches(view);
         view.waiting.set_group(ALL, 0, true, view.share_of_pool(headroom));
-        view.waiting.set_group(LANE, FIRST, open, view.share_of_pool(LANE_HEADROOM));
+        let headroom = view.share_of_pool(LANE_HEADROOM);
+        for lane in (0..self.classes).flat_map(lanes) {
+            view.waiting.set_group(lane, FIRST, open, headroom);
+        }
     }
 
     /// Whoever asked for a first token in time may be of any size; the credit binds all.

@@ -52,7 +52,7 @@ fn a_first_token_target_counts_until_the_first_token() {
 fn a_first_token_target_lifts_the_limit_and_not_the_credit() {
     let candidate = |ttft| Candidate {
         job: Job { slo: Slo { ttft, tbt: None }, ..job(100_000, 0) },
-        group: LANE,
+        group: lanes(0)[usize::from(ttft.is_some())],
         key: FIRST,
         headroom: crate::units::Blocks::ZERO,
     };
@@ -62,6 +62,65 @@ fn a_first_token_target_lifts_the_limit_and_not_the_credit() {
     let asked = candidate(Some(Nanos(SECOND as u64)));
     assert_eq!(flyball.accepts(&asked), Some(Reason::Lane));
     assert_eq!(flyball.accepts(&asked), None, "the first one has spent the credit");
+}
+
+/// Steps to the first token of a request that comes with one that is too large for the lane, which is before it, and
+/// finds residents that fill the batch.
+fn steps_to_first_token(large: Request, other: Request) -> u64 {
+    let clock = VirtualClock::new();
+    let cost = CostModel::new(&Profile::load("a100-llama-3-8b").unwrap());
+    let script = Script::new([400, 400, 400, 40, 40].map(Tokens));
+    let device = Box::new(SimExecutor::new(clock.clone(), cost.clone(), script, 1));
+    let policy = order::parse("flyball:quantum=16", None).unwrap();
+    let two = Config { max_num_seqs: 2, ..Config::default() };
+    let mut engine = Engine::new(two, policy, device, Box::new(clock.clone()), cost).unwrap();
+    // The first one ends and is the mean job; the residents are past their quantum when the two come.
+    for (user_data, request) in [asked(10), asked(10), asked(10), large, other].into_iter().enumerate() {
+        let steps = [0, 401, 0, 100, 0][user_data];
+        (0..steps).for_each(|_| drop(engine.step().unwrap()));
+        engine.submit(Request { arrival: clock.now(), user_data: user_data as u64, ..request }).unwrap();
+    }
+    let begun = engine.counters().steps;
+    loop {
+        let report = engine.step().unwrap();
+        if report.tokens.iter().any(|token| token.user_data == 4) {
+            return report.step - begun;
+        }
+    }
+}
+
+fn asked(prompt: u32) -> Request {
+    Request::new(Nanos::ZERO, Prompt::Length(Tokens(prompt)), Tokens(400))
+}
+
+#[test]
+fn who_is_too_large_for_the_lane_shuts_it_for_no_lower_class() {
+    let chat = || Request { priority: 1, ..asked(20) };
+    assert_eq!(steps_to_first_token(asked(60_000), chat()), 1);
+    assert!(steps_to_first_token(asked(60_000), asked(60_000)) > 50, "the lane takes nobody of this size");
+}
+
+#[test]
+fn who_is_too_large_for_the_lane_shuts_it_for_nobody_with_a_target() {
+    let slo = Slo { ttft: Some(Nanos(SECOND as u64)), tbt: None };
+    let longer = Request { slo, ..asked(60_001) };
+    let steps = steps_to_first_token(asked(60_000), longer);
+    assert!(steps <= 60, "its chunks come at once: {steps}");
+    assert!(steps_to_first_token(asked(60_000), asked(60_001)) > 100, "without a target it waits");
+}
+
+#[test]
+fn latencies_that_are_all_alike_say_nothing_of_the_boost() {
+    let mut flyball = flyball("");
+    let finish = |flyball: &mut Flyball, i: u64, latency: u64| {
+        let long = job(10 + 20 * (i as u32 * 37 % 1_000), 100);
+        flyball.finished(&long, Nanos(latency));
+    };
+    (0..1_000).for_each(|i| finish(&mut flyball, i, SECOND as u64));
+    assert_eq!(flyball.epoch(), 0, "nobody passes anybody");
+    (0..1_000).for_each(|i| finish(&mut flyball, i, i * SECOND as u64));
+    let lead = flyball.value(&job(10_000, 0)) - flyball.value(&job(100, 0));
+    assert!(lead > SECOND, "what came before is no burden: {lead}");
 }
 
 /// By how much a prompt of 100 tokens counts as earlier than one of 10,000, after these prompts and outputs.

@@ -156,9 +156,10 @@ impl Traffic {
         (prompts + outputs) / self.work.variance().max(1.0)
     }
 
-    /// γ of Eq. 9 of arXiv 2606.18431, per second.
-    pub(super) fn tail_gamma(&mut self) -> f64 {
-        self.latencies.gamma()
+    /// γ of Eq. 9 of arXiv 2606.18431, per second; `None` where the tail's percentiles are not even a step apart, which
+    /// tells nothing of its slope.
+    pub(super) fn tail_gamma(&mut self) -> Option<f64> {
+        (self.latencies.spread() * 1e9 >= self.step_ns).then(|| self.latencies.gamma())
     }
 }
 

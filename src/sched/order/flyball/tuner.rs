@@ -113,7 +113,7 @@ impl Tuner {
     }
 
     fn choose(&mut self, traffic: &mut Traffic) {
-        let newest = traffic.tail_gamma() * 1e-9;
+        let Some(newest) = traffic.tail_gamma().map(|gamma| gamma * 1e-9) else { return };
         let old = if self.slope == 0.0 { newest } else { self.slope };
         self.slope = old + SMOOTHING * (newest - old);
         if let Some(best) = self.shadows.as_ref().and_then(Shadows::best) {
