@@ -110,6 +110,16 @@ impl Config {
         self.waiting_max as usize + self.max_resident as usize
     }
 
+    /// Whether there are as many groups as a policy uses.
+    ///
+    /// # Errors
+    /// If there are fewer.
+    pub fn check_groups(&self, used: u16) -> Result<(), ConfigError> {
+        let (value, low, high) = (self.groups_max.into(), used.into(), u64::from(u16::MAX) - 1);
+        let fine = value >= low;
+        fine.then_some(()).ok_or(ConfigError::OutOfRange { field: "groups_max", value, low, high })
+    }
+
     /// Whether the limits fit together.
     ///
     /// # Errors
@@ -136,7 +146,8 @@ impl Config {
         within("max_model_len", self.max_model_len.0.into(), 2, 1 << 24)?;
         let alive_max = RequestId::ALIVE_MAX as u64;
         within("waiting_max", self.waiting_max.into(), 1, alive_max - u64::from(self.max_resident))?;
-        within("groups_max", self.groups_max.into(), 1, u16::MAX.into())?;
+        // One more group is the engine's own.
+        within("groups_max", self.groups_max.into(), 1, u64::from(u16::MAX) - 1)?;
         within("pipeline_depth", self.pipeline_depth.into(), 1, 2)?;
         within("rerank_per_step", self.rerank_per_step.into(), 1, u32::MAX.into())
     }

@@ -45,6 +45,8 @@ pub struct Sequence {
     pub delivered: u32,
     /// Tokens whose KV was computed before it was swapped out.
     pub computed: u32,
+    /// Tokens whose KV was computed before it was dropped.
+    pub dropped: u32,
     /// Leading tokens found in the prefix cache, and how many of their blocks nobody holds; as of
     /// `looked_up`.
     pub cached: Tokens,
@@ -74,6 +76,7 @@ impl Sequence {
             generated: 0,
             delivered: 0,
             computed: 0,
+            dropped: 0,
             cached: Tokens::ZERO,
             cached_free: Blocks::ZERO,
             looked_up: u64::MAX,
@@ -113,7 +116,7 @@ impl Sequence {
     pub fn evict(&mut self, span: Option<HostSpan>, computed: u32) {
         assert!(self.slot().is_some(), "only a resident is evicted: {} is {:?}", self.id, self.state);
         self.evictions += 1;
-        self.computed = if span.is_some() { computed } else { 0 };
+        (self.computed, self.dropped) = if span.is_some() { (computed, 0) } else { (0, computed) };
         self.state = span.map_or(State::Waiting, State::Swapped);
     }
 

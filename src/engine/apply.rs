@@ -107,8 +107,8 @@ impl Engine {
         if sequence.evictions == 0 {
             self.counters.prompt_tokens += u64::from(prompt);
             self.counters.cached_tokens += u64::from(computed);
-        } else if sequence.computed == 0 {
-            self.counters.recomputed_tokens += u64::from(prompt + sequence.generated - computed);
+        } else {
+            self.counters.recomputed_tokens += u64::from(sequence.dropped.saturating_sub(computed));
         }
         sequence.computed = 0;
         let phase = if admit.tokens == 0 { Phase::SwappingIn } else { Phase::Ready };

@@ -10,6 +10,8 @@ mod outputs;
 mod plan;
 mod rowset;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod waiting;
 mod yields;
 
@@ -206,6 +208,7 @@ impl Engine {
         cost: CostModel,
     ) -> Result<Self, ConfigError> {
         config.check()?;
+        config.check_groups(policy.groups_used())?;
         let rows = config.max_resident as usize;
         let tokens = config.max_num_batched_tokens.0 as usize;
         let (blocks, host_blocks) = (config.kv_blocks.0 as usize, config.host_blocks.0 as usize);
@@ -271,9 +274,9 @@ impl Engine {
     /// # Errors
     /// If it can never fit, or a bound is reached; the engine is unchanged.
     pub fn submit(&mut self, mut request: Request) -> Result<RequestId, SubmitError> {
-        self.admissible(&request)?;
-        let prompt = request.prompt.len();
-        request.max_tokens = request.max_tokens.min(self.longest() - prompt);
+        self.check_possible(&request)?;
+        request.max_tokens = request.max_tokens.min(self.longest() - request.prompt.len());
+        self.check_room(&request)?;
         let index = self.vacant.pop().unwrap_or(self.live.len() as u32);
         let id = RequestId::new(self.submitted, index);
         self.submitted += 1;
@@ -290,14 +293,17 @@ impl Engine {
         self.policy.on(&Event::Submitted(&job(&sequence)));
         let place = index as usize;
         if place == self.live.len() {
-            self.live.push(Some(sequence))
+            self.live.push(Some(sequence));
+            // Whoever is being ranked anew in turn: the round has become longer by one.
+            self.stale += usize::from(self.stale > 0);
         } else {
-            self.live[place] = Some(sequence)
+            self.live[place] = Some(sequence);
         }
         Ok(id)
     }
 
-    fn admissible(&self, request: &Request) -> Result<(), SubmitError> {
+    /// Whether a request can ever be served.
+    fn check_possible(&self, request: &Request) -> Result<(), SubmitError> {
         if let Some(reason) = &self.poisoned {
             return Err(SubmitError::Poisoned(reason.clone()));
         }
@@ -316,6 +322,11 @@ impl Engine {
                 return Err(SubmitError::BadContent { ids: ids.len(), granularity: *granularity, prompt });
             }
         }
+        Ok(())
+    }
+
+    /// Whether there is room for it now.
+    fn check_room(&self, request: &Request) -> Result<(), SubmitError> {
         let free = u64::from(self.config.content_tokens_max) - self.content_held;
         let needed = content_tokens(request);
         if needed > free {
@@ -372,7 +383,8 @@ impl Engine {
     /// if there was nothing to submit.
     ///
     /// # Errors
-    /// If the executor failed or the policy broke its contract. The engine is poisoned from then on.
+    /// If the executor failed or the policy broke its contract. The engine is poisoned from then on, and every
+    /// request has ended as failed: [`Engine::last_report`] lists them.
     pub fn step(&mut self) -> Result<StepReport<'_>, StepError> {
         if let Some(reason) = &self.poisoned {
             return Err(StepError::Poisoned(reason.clone()));
@@ -380,10 +392,24 @@ impl Engine {
         match self.try_step() {
             Ok(()) => Ok(self.last_report()),
             Err(error) => {
-                self.poisoned = Some(error.to_string());
+                self.poison(error.to_string());
                 Err(error)
             }
         }
+    }
+
+    /// Ends all requests as failed, since nothing will come of them.
+    fn poison(&mut self, reason: String) {
+        self.poisoned = Some(reason);
+        let now = self.clock.now();
+        for index in 0..self.live.len() {
+            if let Some(id) = self.live[index].as_ref().map(|sequence| sequence.id) {
+                let ended = self.end(id, FinishReason::Failed, now);
+                self.ended.push(ended);
+            }
+        }
+        self.in_flight.clear();
+        self.last = Last { now, planned: false, settled: None };
     }
 
     fn try_step(&mut self) -> Result<(), StepError> {
@@ -449,6 +475,7 @@ impl Engine {
             cost: &self.cost,
             scratch: &mut self.scratch,
         };
+        self.decision.clear();
         self.policy.decide(&mut view, &mut self.decision);
         let sound = self.decision.check(&view, &mut self.left);
         self.taken.clear();
@@ -484,9 +511,10 @@ impl Engine {
         }
     }
 
-    /// Whether nothing waits, nothing is resident and nothing is in flight.
+    /// Whether nothing waits, nothing is resident, nothing is in flight, and every end was reported.
     pub fn is_idle(&self) -> bool {
-        self.waiting == 0 && self.order.is_empty() && self.in_flight.is_empty()
+        let reported = self.ended_early.is_empty();
+        self.waiting == 0 && self.order.is_empty() && self.in_flight.is_empty() && reported
     }
 
     /// Counts of this moment.
@@ -572,7 +600,7 @@ impl Engine {
     }
 
     fn deadline_place(&self, deadline: Nanos) -> Place {
-        Place { group: GroupId(self.config.groups_max), rank: deadline.0 as i64 }
+        Place { group: GroupId(self.config.groups_max), rank: deadline.signed() }
     }
 
     fn expire(&mut self, now: Nanos) {
@@ -638,6 +666,8 @@ impl Engine {
         }
         self.content_held -= content_tokens(&sequence.request);
         self.penalized_held -= penalized_tokens(&sequence.request);
+        // A token in flight is not its own any more.
+        sequence.generated = sequence.delivered;
         self.policy.on(&Event::Finished(&job(&sequence), reason, at));
         let mut buffer = std::mem::take(&mut sequence.output);
         if buffer.capacity() > 0 {

@@ -3,7 +3,7 @@
 use super::outputs::Outputs;
 use super::rowset::WORD;
 use super::waiting::content_hash;
-use super::{Engine, Published, Yields};
+use super::{Ended, Engine, Published, Yields};
 use crate::batch::{Opened, Row};
 use crate::cost::BatchShape;
 use crate::error::StepError;
@@ -11,7 +11,7 @@ use crate::ids::{Feed, Slot};
 use crate::kv::BlockHash;
 use crate::request::{FinishReason, Prompt, StopSieve, StopTokens};
 use crate::sched::{Event, Phase, Resident};
-use crate::units::Nanos;
+use crate::units::{Nanos, Tokens};
 
 impl Engine {
     /// Waits for the oldest step in flight, if there is one, and settles it.
@@ -25,10 +25,10 @@ impl Engine {
         if !self.plans[plan].beside.swap_in.is_empty() {
             self.swapped_in(plan);
         }
-        self.credit(step);
-        self.attend(step);
         let finished = self.outcome.finished;
+        self.credit(step);
         self.fail_rows(step, finished);
+        self.attend(step);
         for at in 0..self.ending.len() {
             let (id, reason) = self.ending[at];
             let ended = self.end(id, reason, finished);
@@ -53,17 +53,18 @@ impl Engine {
         }
     }
 
-    /// Requests whose row failed end as failed, whatever the row yielded.
+    /// Requests whose row failed end as failed, whatever the row yielded, before anything of them is published.
     fn fail_rows(&mut self, step: u64, finished: Nanos) {
         let plan = self.plan_of(step);
+        self.yielded = self.plans[plan].rows.len();
         for at in 0..self.outcome.failed.len() {
             let place = self.outcome.failed[at] as usize;
-            let id = self.plans[plan].rows[place].id;
-            self.ending.retain(|(ending, _)| *ending != id);
+            let row = self.plans[plan].rows[place];
             self.mark_barren(plan, place);
-            if self.sequence(id).is_some() {
-                let ended = self.end(id, FinishReason::Failed, finished);
-                self.ended.push(ended);
+            if self.sequence(row.id).is_some() {
+                let ended = self.end(row.id, FinishReason::Failed, finished);
+                // The row's own token is none.
+                self.ended.push(Ended { generated: Tokens(row.generated), ..ended });
             }
         }
     }
@@ -93,7 +94,6 @@ impl Engine {
     fn attend(&mut self, step: u64) {
         let (plan, blocks) = (self.plan_of(step), self.filled_mask());
         let mut from = 0;
-        self.yielded = self.plans[plan].rows.len();
         while let Some(place) = self.noted.next(from) {
             from = place + 1;
             let row = self.plans[plan].rows[place];

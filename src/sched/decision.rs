@@ -210,13 +210,28 @@ impl Decision {
             }
             while others != 0 {
                 let run = &runs[others.trailing_zeros() as usize];
-                if !can_run(view, run, left) {
+                if !self.can_run(view, run, left) {
                     return Err(*run);
                 }
                 others &= others - 1;
             }
         }
         Ok(tokens)
+    }
+
+    /// Whether a row can run that is not steady, or no longer left. A steady row that is not left runs a second
+    /// time, or was evicted, or is told to run more than its token.
+    #[inline(never)]
+    fn can_run(&self, view: &View<'_>, run: &Run, left: &mut Left) -> bool {
+        let row = view.row(run.slot);
+        let fits = row.ready() && (1..=row.missing()).contains(&run.tokens);
+        fits && !view.steady(run.slot) && self.has_room(view, run) && left.take(run.slot, view.step)
+    }
+
+    /// Whether a row's table, as it grows in this decision, holds what it runs.
+    fn has_room(&self, view: &View<'_>, run: &Run) -> bool {
+        let lacks = view.row(run.slot).growth(run.tokens, view.config.block_shift());
+        lacks == 0 || self.grow.iter().any(|grow| grow.slot == run.slot && grow.blocks.0 >= lacks)
     }
 
     fn check_sums(&self, view: &View<'_>, run_tokens: u32) -> Result<(), Unsound> {
@@ -232,15 +247,6 @@ impl Decision {
         let freed: Blocks = self.evict.iter().map(|e| e.freed).sum();
         ensure(taken <= view.free + freed, || format!("{taken} taken, {} free, {freed} freed", view.free))
     }
-}
-
-/// Whether a row can run that is not steady, or no longer left. A steady row that is not left runs a second
-/// time, or was evicted, or is told to run more than its token.
-#[inline(never)]
-fn can_run(view: &View<'_>, run: &Run, left: &mut Left) -> bool {
-    let row = view.row(run.slot);
-    let fits = row.ready() && (1..=row.missing()).contains(&run.tokens);
-    fits && !view.steady(run.slot) && left.take(run.slot, view.step)
 }
 
 /// Scratch of a check: the rows that no entry of the decision names yet.
