@@ -328,7 +328,8 @@ impl Metrics {
         let now = outcome.finished;
         self.count_gaps(report.tokens, now);
         self.output_tokens += report.tokens.len() as u64;
-        self.finished_at = now;
+        // Engines are stepped one after the other: the one that was stepped last need not end last.
+        self.finished_at = self.finished_at.max(now);
         self.power.add(outcome.started, now, outcome.energy);
         let point = self.timeline.at(now);
         point.running = point.running.max(outcome.tokens.len() as u32);

@@ -8,6 +8,8 @@ mod capacity;
 mod router;
 
 #[cfg(test)]
+mod accounts;
+#[cfg(test)]
 mod overtaking;
 #[cfg(test)]
 mod tests;

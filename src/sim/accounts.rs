@@ -1,0 +1,46 @@
+//! What the accounts of a run say where several boards work side by side, and where requests are lost.
+
+use super::*;
+use crate::cost::Profile;
+use crate::metrics::{About, Summary};
+
+fn setup(gpus: u32) -> Setup {
+    Setup {
+        config: Config::default(),
+        policy: "fcfs".into(),
+        cost: CostModel::new(&Profile::load("a100-llama-3-8b").unwrap()),
+        believed: None,
+        gpus,
+        router: Router::RoundRobin,
+        max_tokens: None,
+        host_step: Nanos::ZERO,
+        seed: 1,
+    }
+}
+
+/// Requests of 100 tokens that are there from the start, by their outputs.
+fn at_once(outputs: &[u32]) -> Vec<Arrival> {
+    let arrival = |output: &u32| Arrival {
+        at: Nanos::ZERO,
+        prompt: Prompt::Length(Tokens(100)),
+        output: Tokens(*output),
+        client: 0,
+        priority: 0,
+    };
+    outputs.iter().map(arrival).collect()
+}
+
+fn run(gpus: u32, arrivals: &[Arrival]) -> Summary {
+    let outcome = simulate(&setup(gpus), arrivals, &mut ()).unwrap();
+    outcome.metrics.summary(About::default(), outcome.counters)
+}
+
+/// The run once ended with the board that was stepped last: 184,000 tokens per second of one that had two.
+#[test]
+fn a_run_ends_with_the_last_token_of_any_board() {
+    for outputs in [[2, 2000], [2000, 2]] {
+        let summary = run(2, &at_once(&outputs));
+        assert_eq!(summary.makespan_s, summary.ttlt_s.max);
+        assert!((summary.throughput_tok_s * summary.ttlt_s.max - 2002.0).abs() < 1e-6);
+    }
+}
