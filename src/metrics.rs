@@ -155,35 +155,60 @@ pub fn nearest_rank(len: usize, q: f64) -> usize {
     ((len as f64 * q).ceil() as usize).clamp(1, len) - 1
 }
 
-/// Energy over time, in windows of one second.
+/// The energy of one board over time, second by second.
 #[derive(Clone, Debug, Default)]
 struct PowerMeter {
     total: Microjoules,
-    window: u64,
-    in_window: f64,
-    max_window: f64,
+    seconds: Vec<Seconds>,
+}
+
+/// Consecutive seconds, `to` not included, with equal energy.
+#[derive(Clone, Copy, Debug)]
+struct Seconds {
+    from: u64,
+    to: u64,
+    /// Of each second, in microjoules.
+    energy: f64,
 }
 
 const SECOND: u64 = 1_000_000_000;
 
 impl PowerMeter {
+    /// Adds a stretch of even power; each begins where the one before ended, or later.
     fn add(&mut self, from: Nanos, to: Nanos, energy: Microjoules) {
         self.total += energy;
-        let (mut at, per_ns) = (from.0, float(energy.0) / float(to.0.saturating_sub(from.0).max(1)));
-        while at < to.0 {
-            if at / SECOND != self.window {
-                self.max_window = self.max_window.max(self.in_window);
-                (self.window, self.in_window) = (at / SECOND, 0.0);
-            }
-            let end = to.0.min((self.window + 1) * SECOND);
-            self.in_window += per_ns * float(end - at);
-            at = end;
+        let per_ns = float(energy.0) / float(to.0.saturating_sub(from.0).max(1));
+        let (first, last) = (from.0 / SECOND, to.0 / SECOND);
+        if first == last {
+            return self.add_seconds(first, last + 1, per_ns * float(to.0 - from.0));
         }
+        self.add_seconds(first, first + 1, per_ns * float((first + 1) * SECOND - from.0));
+        // An idle gap may last years: its whole seconds count at once.
+        self.add_seconds(first + 1, last, per_ns * float(SECOND));
+        self.add_seconds(last, last + 1, per_ns * float(to.0 - last * SECOND));
     }
 
-    fn max_1s_w(&self) -> f64 {
-        self.max_window.max(self.in_window) * 1e-6
+    fn add_seconds(&mut self, from: u64, to: u64, energy: f64) {
+        match self.seconds.last_mut() {
+            Some(last) if last.from == from && last.to == to => last.energy += energy,
+            _ if from < to => self.seconds.push(Seconds { from, to, energy }),
+            _ => {}
+        }
     }
+}
+
+/// The largest energy of one second over all boards, as power.
+fn max_1s_w(boards: &[PowerMeter]) -> f64 {
+    let changes = |s: &Seconds| [(s.from, s.energy), (s.to, -s.energy)];
+    let mut changes: Vec<(u64, f64)> = boards.iter().flat_map(|b| &b.seconds).flat_map(changes).collect();
+    // What ends before what begins: then no sum on the way is larger than that of a second.
+    changes.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let mut now = 0.0;
+    let sums = changes.iter().map(|(_, change)| {
+        now += change;
+        now
+    });
+    sums.fold(0.0, f64::max) * 1e-6
 }
 
 /// One stretch of a run.
@@ -276,17 +301,18 @@ pub struct Metrics {
     pub tbt: Histogram,
     /// The run over time.
     pub timeline: Timeline,
-    power: PowerMeter,
+    /// By board.
+    power: Vec<PowerMeter>,
     finished_at: Nanos,
     output_tokens: u64,
     refused: u64,
 }
 
 impl Metrics {
-    /// With room for `requests`.
-    pub fn with_capacity(requests: usize) -> Self {
+    /// Of a run on `boards`, with room for `requests`.
+    pub fn new(boards: usize, requests: usize) -> Self {
         let (records, last) = (Vec::with_capacity(requests), Vec::with_capacity(requests));
-        Self { records, last, ..Self::default() }
+        Self { records, last, power: vec![PowerMeter::default(); boards], ..Self::default() }
     }
 
     /// A request arrives; its `user_data` is the number of those before it.
@@ -301,16 +327,16 @@ impl Metrics {
         self.records.last_mut().expect("it arrived").reason = Some(FinishReason::Rejected);
     }
 
-    /// Adds an idle gap.
-    pub fn idle(&mut self, from: Nanos, to: Nanos, energy: Microjoules) {
-        self.power.add(from, to, energy);
+    /// Adds an idle gap of a board.
+    pub fn idle(&mut self, board: usize, from: Nanos, to: Nanos, energy: Microjoules) {
+        self.power[board].add(from, to, energy);
         self.timeline.at(from).joules += energy.as_joules_f64();
     }
 
-    /// Adds one step.
-    pub fn step(&mut self, report: &StepReport<'_>, gauges: Gauges) {
+    /// Adds one step of a board.
+    pub fn step(&mut self, board: usize, report: &StepReport<'_>, gauges: Gauges) {
         if report.settled.is_some() {
-            self.settled(report, gauges);
+            self.settled(board, report, gauges);
         }
         for ended in report.ended {
             let record = &mut self.records[ended.user_data as usize];
@@ -323,14 +349,14 @@ impl Metrics {
     }
 
     #[inline]
-    fn settled(&mut self, report: &StepReport<'_>, gauges: Gauges) {
+    fn settled(&mut self, board: usize, report: &StepReport<'_>, gauges: Gauges) {
         let outcome = report.outcome;
         let now = outcome.finished;
         self.count_gaps(report.tokens, now);
         self.output_tokens += report.tokens.len() as u64;
         // Engines are stepped one after the other: the one that was stepped last need not end last.
         self.finished_at = self.finished_at.max(now);
-        self.power.add(outcome.started, now, outcome.energy);
+        self.power[board].add(outcome.started, now, outcome.energy);
         let point = self.timeline.at(now);
         point.running = point.running.max(outcome.tokens.len() as u32);
         point.waiting = point.waiting.max(gauges.waiting as u32);
@@ -379,7 +405,7 @@ impl Metrics {
         };
         let mut tpot: Vec<f64> = self.records.iter().filter_map(RequestRecord::tpot).collect();
         let span = self.finished_at.as_secs_f64();
-        let joules = self.power.total.as_joules_f64();
+        let joules = self.power.iter().map(|board| board.total).sum::<Microjoules>().as_joules_f64();
         let per = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
         Summary {
             schema: "flyball.summary/1".into(),
@@ -425,7 +451,7 @@ impl Metrics {
             },
             power: PowerFigures {
                 mean_w: per(joules, span),
-                max_1s_w: self.power.max_1s_w(),
+                max_1s_w: max_1s_w(&self.power),
                 ..PowerFigures::default()
             },
             host: about.host,
@@ -647,8 +673,38 @@ mod tests {
         let mut meter = PowerMeter::default();
         meter.add(Nanos(0), Nanos(SECOND / 2), Microjoules(100_000_000));
         meter.add(Nanos(SECOND / 2), Nanos(SECOND * 5 / 2), Microjoules(800_000_000));
-        assert!((meter.max_1s_w() - 400.0).abs() < 1.0, "{}", meter.max_1s_w());
         assert_eq!(meter.total, Microjoules(900_000_000));
+        let watts = max_1s_w(&[meter]);
+        assert!((watts - 400.0).abs() < 1.0, "{watts}");
+    }
+
+    #[test]
+    fn power_of_a_second_is_that_of_all_boards() {
+        let board = |stretches: &[(u64, u64)]| {
+            let mut meter = PowerMeter::default();
+            // 100 W each.
+            let add = |(from, to): &(u64, u64)| {
+                meter.add(Nanos(from * SECOND), Nanos(to * SECOND), Microjoules((to - from) * 100_000_000));
+            };
+            stretches.iter().for_each(add);
+            meter
+        };
+        let watts = |boards: &[PowerMeter]| max_1s_w(boards).round();
+        let (whole, halves) = (board(&[(0, 9)]), board(&[(0, 2), (5, 9)]));
+        assert_eq!(watts(&[]), 0.0);
+        assert_eq!(watts(&[whole.clone(), halves.clone()]), 200.0);
+        assert_eq!(watts(&[whole, halves.clone(), board(&[(2, 5)])]), 200.0, "two at any time");
+        assert_eq!(watts(&[halves, board(&[(2, 5)])]), 100.0);
+    }
+
+    /// A gap of fifty years once took 16 s, a turn of a loop for each second.
+    #[test]
+    fn an_idle_gap_costs_as_much_as_a_short_one() {
+        let mut meter = PowerMeter::default();
+        meter.add(Nanos(SECOND / 2), Nanos(1_700_000_000 * SECOND), Microjoules(1_700_000_000_000_000));
+        assert_eq!(meter.seconds.len(), 3);
+        let watts = max_1s_w(&[meter]);
+        assert!((watts - 1.0).abs() < 1e-6, "{watts}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::units::{Nanos, Tokens};
 
 /// A made-up run of `requests`, which queue more the larger `slow` is; `lost` of them never end.
 fn run(policy: &str, requests: usize, slow: f64, lost: usize, evictions: u32) -> (Summary, Metrics) {
-    let mut metrics = Metrics::with_capacity(requests);
+    let mut metrics = Metrics::new(1, requests);
     let unit = |n: u64| (mix(n) >> 11) as f64 / (1u64 << 53) as f64;
     for i in 0..requests {
         let arrival = Nanos::from_secs_f64(i as f64 * 0.05);

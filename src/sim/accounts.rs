@@ -44,3 +44,14 @@ fn a_run_ends_with_the_last_token_of_any_board() {
         assert!((summary.throughput_tok_s * summary.ttlt_s.max - 2002.0).abs() < 1e-6);
     }
 }
+
+/// Boards are stepped one after the other, so time goes back between them: the largest power of two boards
+/// was once that of one.
+#[test]
+fn boards_that_work_side_by_side_draw_their_power_together() {
+    let (one, two) = (run(1, &at_once(&[2000])), run(2, &at_once(&[2000, 2000])));
+    let twice = |a: f64, b: f64| (a / b - 2.0).abs() < 1e-9;
+    assert!(twice(two.energy.joules, one.energy.joules));
+    assert!(twice(two.power.mean_w, one.power.mean_w));
+    assert!(twice(two.power.max_1s_w, one.power.max_1s_w));
+}

@@ -171,7 +171,7 @@ impl<'s> Simulation<'s> {
             setup,
             nodes,
             router: router::State::new(setup.router, setup.gpus as usize, setup.seed),
-            metrics: Metrics::with_capacity(arrivals.len()),
+            metrics: Metrics::new(setup.gpus as usize, arrivals.len()),
             wall: MonotonicClock::new(),
             step_ns: Histogram::default(),
             steps: 0,
@@ -218,12 +218,12 @@ impl<'s> Simulation<'s> {
         let stalled = report.plan.is_none() && report.settled.is_none() && report.ended.is_empty();
         if report.settled.is_some() && report.outcome.started > node.busy {
             let gap = report.outcome.started - node.busy;
-            self.metrics.idle(node.busy, report.outcome.started, self.setup.cost.idle_energy(gap));
+            self.metrics.idle(index, node.busy, report.outcome.started, self.setup.cost.idle_energy(gap));
         }
         if report.settled.is_some() {
             node.busy = report.outcome.finished;
         }
-        self.metrics.step(&report, gauges);
+        self.metrics.step(index, &report, gauges);
         watch.step(index, &report, &node.engine);
         if stalled {
             return Err(SimError::Stalled {
