@@ -391,6 +391,11 @@ impl Metrics {
         self.output_tokens
     }
 
+    /// When the last step ended that any board has done.
+    pub fn finished_at(&self) -> Nanos {
+        self.finished_at
+    }
+
     /// How many requests arrived.
     pub fn submitted(&self) -> usize {
         self.records.len()

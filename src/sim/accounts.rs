@@ -55,3 +55,22 @@ fn boards_that_work_side_by_side_draw_their_power_together() {
     assert!(twice(two.power.mean_w, one.power.mean_w));
     assert!(twice(two.power.max_1s_w, one.power.max_1s_w));
 }
+
+#[test]
+fn a_node_without_work_is_charged_its_idle_power() {
+    let (one, four) = (run(1, &at_once(&[2000])), run(4, &at_once(&[2000])));
+    let idle_w = setup(1).cost.idle_energy(Nanos::from_secs_f64(1.0)).as_joules_f64();
+    let wanted = one.energy.joules + 3.0 * idle_w * one.makespan_s;
+    assert!((four.energy.joules - wanted).abs() < 1e-3, "{} J, not {wanted}", four.energy.joules);
+    assert!((four.power.max_1s_w - one.power.max_1s_w - 3.0 * idle_w).abs() < 1e-3);
+}
+
+#[test]
+fn a_node_that_ends_early_is_charged_until_the_run_ends() {
+    let (short, long, both) =
+        (run(1, &at_once(&[200])), run(1, &at_once(&[2000])), run(2, &at_once(&[200, 2000])));
+    let idle_w = setup(1).cost.idle_energy(Nanos::from_secs_f64(1.0)).as_joules_f64();
+    let wanted =
+        short.energy.joules + long.energy.joules + idle_w * (long.makespan_s - short.makespan_s);
+    assert!((both.energy.joules - wanted).abs() < 1e-3, "{} J, not {wanted}", both.energy.joules);
+}

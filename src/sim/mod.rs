@@ -29,6 +29,7 @@ use crate::request::{Prompt, Request, StopTokens};
 use crate::sched::order::{self, PolicyError};
 use crate::units::{Nanos, Tokens};
 use std::io::Write;
+use std::ops::Range;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -188,6 +189,10 @@ impl<'s> Simulation<'s> {
         for index in 0..self.nodes.len() {
             self.run_until(index, Nanos::MAX, watch)?;
         }
+        let end = self.metrics.finished_at();
+        for (index, node) in self.nodes.iter().enumerate() {
+            charge_idle(&mut self.metrics, &self.setup.cost, index, node.busy..end);
+        }
         let wall_s = self.wall.now().as_secs_f64();
         let counters = self.nodes.iter().map(|n| n.engine.counters()).fold(Counters::default(), sum);
         let host = HostFigures { wall_s, ns_per_step: StepNanos::of(&self.step_ns) };
@@ -216,11 +221,8 @@ impl<'s> Simulation<'s> {
         node.engine.step()?;
         let report = node.engine.last_report();
         let stalled = report.plan.is_none() && report.settled.is_none() && report.ended.is_empty();
-        if report.settled.is_some() && report.outcome.started > node.busy {
-            let gap = report.outcome.started - node.busy;
-            self.metrics.idle(index, node.busy, report.outcome.started, self.setup.cost.idle_energy(gap));
-        }
         if report.settled.is_some() {
+            charge_idle(&mut self.metrics, &self.setup.cost, index, node.busy..report.outcome.started);
             node.busy = report.outcome.finished;
         }
         self.metrics.step(index, &report, gauges);
@@ -266,6 +268,13 @@ fn node(setup: &Setup, script: &Script) -> Result<Node, SimError> {
     let believed = setup.believed.clone().unwrap_or_else(|| setup.cost.clone());
     let engine = Engine::new(config, policy, Box::new(executor), Box::new(clock.clone()), believed)?;
     Ok(Node { engine, clock, busy: Nanos::ZERO })
+}
+
+/// Charges a board the time in which it has nothing to do.
+fn charge_idle(metrics: &mut Metrics, cost: &CostModel, board: usize, gap: Range<Nanos>) {
+    if gap.start < gap.end {
+        metrics.idle(board, gap.start, gap.end, cost.idle_energy(gap.end - gap.start));
+    }
 }
 
 fn sum(a: Counters, b: Counters) -> Counters {
