@@ -3,8 +3,8 @@
 //!
 //! TTFT is from arrival to first token, TTLT to the last; TBT is every gap between two tokens, pooled;
 //! TPOT is (TTLT − TTFT) / (n − 1) per request of n ≥ 2 tokens. Percentiles of per-request values are
-//! exact, nearest rank, over all submitted requests, an unfinished one counting as infinite; only pooled
-//! TBT is a histogram.
+//! exact, nearest rank, over all submitted requests, an unfinished one counting as infinite, and one of a
+//! single token having no TPOT; only pooled TBT is a histogram.
 
 use crate::config::Config;
 use crate::engine::{Counters, Gauges, StepReport, Yields};
@@ -46,10 +46,16 @@ impl RequestRecord {
         self.served().then(|| self.last.saturating_sub(self.arrival))
     }
 
-    /// Mean time per output token after the first.
+    /// Mean time per output token after the first, if it was served to its end and had more than one.
     pub fn tpot(&self) -> Option<f64> {
         let gaps = self.output.0.checked_sub(1).filter(|n| *n > 0)?;
         self.served().then(|| self.last.saturating_sub(self.first).as_secs_f64() / f64::from(gaps))
+    }
+
+    /// What statistics of TPOT count of it: infinite unless it was served to its end, and nothing of a single
+    /// token, which has no gap.
+    pub(crate) fn tpot_counted(&self) -> Option<f64> {
+        if self.served() { self.tpot() } else { Some(f64::INFINITY) }
     }
 }
 
@@ -408,7 +414,7 @@ impl Metrics {
         let all = |f: &dyn Fn(&RequestRecord) -> f64| {
             Stats::of(&mut self.records.iter().map(f).collect::<Vec<_>>())
         };
-        let mut tpot: Vec<f64> = self.records.iter().filter_map(RequestRecord::tpot).collect();
+        let mut tpot: Vec<f64> = self.records.iter().filter_map(RequestRecord::tpot_counted).collect();
         let span = self.finished_at.as_secs_f64();
         let joules = self.power.iter().map(|board| board.total).sum::<Microjoules>().as_joules_f64();
         let per = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };

@@ -74,3 +74,22 @@ fn a_node_that_ends_early_is_charged_until_the_run_ends() {
         short.energy.joules + long.energy.joules + idle_w * (long.makespan_s - short.makespan_s);
     assert!((both.energy.joules - wanted).abs() < 1e-3, "{} J, not {wanted}", both.energy.joules);
 }
+
+#[test]
+fn a_request_that_was_not_served_has_infinite_latencies() {
+    let mut arrivals = at_once(&[2; 50]);
+    arrivals.iter_mut().for_each(|a| a.prompt = Prompt::Length(Tokens(200_000)));
+    let summary = run(1, &arrivals);
+    assert_eq!((summary.requests.finished, summary.requests.rejected), (0, 50));
+    for stats in [summary.ttft_s, summary.tpot_s, summary.ttlt_s] {
+        assert_eq!((stats.mean, stats.p50, stats.max), (f64::INFINITY, f64::INFINITY, f64::INFINITY));
+    }
+}
+
+/// A single token has no gap: it is served, and its request has no TPOT.
+#[test]
+fn a_served_request_of_one_token_has_no_tpot() {
+    let summary = run(1, &at_once(&[1, 1, 11]));
+    assert_eq!(summary.requests.finished, 3);
+    assert!(summary.tpot_s.p50 > 0.0 && summary.tpot_s.max.is_finite());
+}

@@ -136,7 +136,7 @@ impl Figures {
         };
         Self {
             ttft: curve(RequestRecord::ttft),
-            tpot: Curve::of(&mut records.iter().filter_map(RequestRecord::tpot).collect::<Vec<_>>()),
+            tpot: Curve::of(&mut records.iter().filter_map(RequestRecord::tpot_counted).collect::<Vec<_>>()),
             ttlt: curve(RequestRecord::ttlt),
             tbt_p99_s: summary.tbt_s.p99,
             tok_s: summary.throughput_tok_s,
