@@ -93,3 +93,12 @@ fn a_served_request_of_one_token_has_no_tpot() {
     assert_eq!(summary.requests.finished, 3);
     assert!(summary.tpot_s.p50 > 0.0 && summary.tpot_s.max.is_finite());
 }
+
+/// A capacity without completions was once infinite, and scaling to a share of it panicked.
+#[test]
+fn a_machine_that_refuses_everything_has_no_capacity() {
+    let mut arrivals = at_once(&[2; 50]);
+    arrivals[1..].iter_mut().for_each(|a| a.prompt = Prompt::Length(Tokens(200_000)));
+    let error = capacity(&setup(1), &arrivals).unwrap_err().to_string();
+    assert!(error.contains("9800 of 10000 requests are refused"), "{error}");
+}

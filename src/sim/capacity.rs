@@ -16,7 +16,7 @@ const SAMPLE: usize = 10_000;
 /// draining shows.
 ///
 /// # Errors
-/// If the setup is not sound.
+/// If the setup is not sound, or so many requests are refused that no time passes in what is counted.
 pub fn capacity(setup: &Setup, arrivals: &[Arrival]) -> Result<f64, SimError> {
     let at_once = |a: &Arrival| Arrival { at: Nanos::ZERO, ..a.clone() };
     let sample: Vec<Arrival> = arrivals.iter().cycle().take(SAMPLE).map(at_once).collect();
@@ -25,10 +25,14 @@ pub fn capacity(setup: &Setup, arrivals: &[Arrival]) -> Result<f64, SimError> {
     setup.config.preempt = Preempt::Swap;
     setup.config.waiting_max = SAMPLE as u32;
     setup.config.prefix_cache = false;
-    let mut ends =
-        simulate(&setup, &sample, &mut ())?.metrics.records.iter().map(|r| r.last).collect::<Vec<_>>();
+    let metrics = simulate(&setup, &sample, &mut ())?.metrics;
+    let mut ends: Vec<Nanos> = metrics.records.iter().map(|r| r.last).collect();
     ends.sort_unstable();
     let dry = SAMPLE - (2 * setup.config.max_num_seqs as usize).min(SAMPLE / 2);
     let (low, high) = (SAMPLE / 10, dry - 1);
+    // The refused come first, with no time at which they ended.
+    if ends[high] == ends[low] {
+        return Err(SimError::NoCapacity { refused: metrics.refusals(), of: SAMPLE as u64 });
+    }
     Ok((high - low) as f64 / (ends[high] - ends[low]).as_secs_f64())
 }

@@ -95,6 +95,17 @@ pub enum SimError {
         /// Requests that hold KV.
         resident: usize,
     },
+    /// A load is relative to the rate at which a machine is saturated, and it has none.
+    #[error(
+        "no load can be set: there is no saturated rate where {refused} of {of} requests are refused, \
+         as too long for the context or the KV, and any others end at once"
+    )]
+    NoCapacity {
+        /// Requests that never fit.
+        refused: u64,
+        /// All that were tried.
+        of: u64,
+    },
 }
 
 /// Sees everything that goes into an engine and comes out of it: recorders, progress bars, checks.
