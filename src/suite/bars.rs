@@ -5,6 +5,7 @@ use super::cells::Cell;
 use super::document::Section;
 use super::measures::{Measure, TOK_S, TPOT_P99, TTFT_P95, TTLT_MEAN, TTLT_P95, TTLT_P99};
 use super::public::Table;
+use crate::report::number;
 
 /// The subject's measure over a rival's may be at most, or at least, so much.
 struct Bar {
@@ -54,6 +55,10 @@ impl Bar {
         format!("{subject} {name} {sign} {} × {}{load}", self.limit, self.rival)
     }
 
+    fn covers(&self, cell: &Cell) -> bool {
+        cell.load <= self.load_max
+    }
+
     /// How far above the bar a ratio is: above one if it is not met. Ratios count to three digits.
     fn excess(&self, ratio: f64) -> f64 {
         let ratio = (ratio * 1e3).round() / 1e3;
@@ -86,43 +91,47 @@ struct Board<'a> {
 
 impl<'a> Board<'a> {
     fn summary(self, title: &str, headroom: Headroom) -> Section {
-        let header = ["bar", "met", "of", "median ratio", "worst ratio", "worst cell"];
+        let header = ["bar", "met", "of", "not judged", "median ratio", "worst ratio", "worst cell"];
         let rows = self.bars.iter().map(|bar| self.counts(bar)).collect();
         let text = "Cells in which the geometric mean of paired ratios clears the bar; ratios count to three \
-                    digits.";
+                    digits. Not judged are cells in which both values are infinite, since requests were not \
+                    served, or no request has one.";
         Section::new(format!("{title}, {}", headroom.title())).text(text).table(header, rows)
     }
 
     fn counts(self, bar: &Bar) -> Vec<String> {
         let title = bar.title(&self.subject.name);
         if self.table.arm(bar.rival).is_none() {
-            return vec![title, "–".into(), "–".into(), format!("no arm {}", bar.rival)];
+            return vec![title, "–".into(), "–".into(), "–".into(), format!("no arm {}", bar.rival)];
         }
         let ratio_in = |cell: &&'a Cell| {
             let ratio = self.ratio(bar, cell)?;
             Some((bar.excess(ratio), ratio, *cell))
         };
-        let mut all: Vec<(f64, f64, &Cell)> = self.cells.iter().filter_map(ratio_in).collect();
+        let covered: Vec<&&Cell> = self.cells.iter().filter(|cell| bar.covers(cell)).collect();
+        let mut all: Vec<(f64, f64, &Cell)> = covered.iter().copied().filter_map(ratio_in).collect();
         all.sort_by(|a, b| a.0.total_cmp(&b.0));
         let met = all.iter().filter(|(excess, ..)| *excess <= 1.0).count();
-        let Some((_, worst, cell)) = all.last() else { return vec![title] };
-        let median = all[all.len() / 2].1;
-        let (median, worst) = (format!("{median:.3}"), format!("{worst:.3}"));
-        vec![title, met.to_string(), all.len().to_string(), median, worst, cell.name()]
+        let counts = [met, all.len(), covered.len() - all.len()].map(|count| count.to_string());
+        let ratios = all.last().map_or(Vec::new(), |(_, worst, cell)| {
+            vec![thousandths(all[all.len() / 2].1), thousandths(*worst), cell.name()]
+        });
+        std::iter::once(title).chain(counts).chain(ratios).collect()
     }
 
-    /// The ratio that a bar limits, if the cell has it.
+    /// The ratio that a bar limits, if it can be judged.
     fn ratio(self, bar: &Bar, cell: &Cell) -> Option<f64> {
-        let rival = self.table.arm(bar.rival).filter(|_| cell.load <= bar.load_max)?;
+        let rival = self.table.arm(bar.rival)?;
         Some(self.table.runs.ratio(cell, self.subject, rival, bar.measure)?.mean)
     }
 
     fn margins(self, title: &str, headroom: Headroom) -> Section {
         let header = std::iter::once("cell".into()).chain(self.bars.iter().map(Bar::ratio));
         let entry = |bar: &Bar, cell: &Cell| match self.ratio(bar, cell) {
-            Some(ratio) if bar.excess(ratio) > 1.0 => format!("{ratio:.3} !"),
-            Some(ratio) => format!("{ratio:.3}"),
-            None => "–".into(),
+            _ if !bar.covers(cell) || self.table.arm(bar.rival).is_none() => "–".into(),
+            Some(ratio) if bar.excess(ratio) > 1.0 => format!("{} !", thousandths(ratio)),
+            Some(ratio) => thousandths(ratio),
+            None => "not judged".into(),
         };
         let row = |cell: &&Cell| {
             let ratios = self.bars.iter().map(|bar| entry(bar, cell));
@@ -132,4 +141,9 @@ impl<'a> Board<'a> {
         let text = "Geometric means over seeds; a ! where the bar is not cleared.";
         Section::new(format!("{title}, cell by cell, {}", headroom.title())).text(text).table(header, rows)
     }
+}
+
+/// A ratio to three digits behind the point.
+fn thousandths(ratio: f64) -> String {
+    if ratio.is_infinite() { number(ratio) } else { format!("{ratio:.3}") }
 }

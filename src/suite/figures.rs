@@ -16,12 +16,12 @@ pub fn shares() -> impl Iterator<Item = f64> {
 }
 
 /// The distribution of one latency over the requests of a run, in seconds. Nearest rank; a request that
-/// did not end is `None`, later than all.
+/// did not end is `None`, later than all. Where no request has that latency, all values are NaN.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     /// Mean; `None` if a request did not end.
     mean: Option<f32>,
-    /// At [`shares`].
+    /// At [`shares`]; empty of no requests.
     at: Vec<Option<f32>>,
 }
 
@@ -32,13 +32,19 @@ impl Curve {
         // Seven digits are more than any table prints, and files stay small.
         let finite = |v: f64| v.is_finite().then_some(v as f32);
         let mean = super::stats::mean(values);
-        let place = |share: f64| values.get(nearest_rank(values.len().max(1), share)).copied();
-        Self { mean: finite(mean), at: shares().map(|s| finite(place(s).unwrap_or(0.0))).collect() }
+        let place = |share: f64| values[nearest_rank(values.len(), share)];
+        let kept = shares().filter(|_| !values.is_empty());
+        Self { mean: finite(mean), at: kept.map(|share| finite(place(share))).collect() }
+    }
+
+    /// Whether no request has this latency.
+    pub fn is_empty(&self) -> bool {
+        self.at.is_empty()
     }
 
     /// Mean, infinite if a request did not end.
     pub fn mean(&self) -> f64 {
-        self.mean.map_or(f64::INFINITY, f64::from)
+        if self.is_empty() { f64::NAN } else { self.mean.map_or(f64::INFINITY, f64::from) }
     }
 
     /// The value at a share that the curve is kept at.
@@ -51,7 +57,7 @@ impl Curve {
     }
 
     fn value(&self, place: usize) -> f64 {
-        self.at[place].map_or(f64::INFINITY, f64::from)
+        self.at.get(place).map_or(f64::NAN, |value| value.map_or(f64::INFINITY, f64::from))
     }
 
     /// Share and value, in their order.
@@ -233,7 +239,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn nothing_has_a_curve() {
-        assert_eq!(Curve::of(&mut []).at(0.99), 0.0);
+    fn a_curve_of_nothing_has_no_value() {
+        let curve = Curve::of(&mut []);
+        assert!(curve.is_empty() && curve.mean().is_nan() && curve.at(0.99).is_nan());
+        let read: Curve = serde_json::from_str(&serde_json::to_string(&curve).unwrap()).unwrap();
+        assert_eq!(read, curve);
     }
 }

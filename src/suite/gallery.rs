@@ -69,8 +69,8 @@ impl<'a> Table<'a> {
         let rivals: Vec<Arm> = self.arms[1..].to_vec();
         let slowdown = |cell: &Cell, (name, of): Latency| {
             let line = |arm: &Arm| {
-                let points = shares().map(|share| (share, self.slowdown(cell, arm, base, of, share)));
-                points.collect::<Vec<_>>()
+                let at = |share| Some((share, self.runs.slowdown(cell, arm, base, of, share)?));
+                shares().filter_map(at).collect::<Vec<_>>()
             };
             let lines: Vec<Vec<(f64, f64)>> = rivals.iter().map(line).collect();
             let title = format!("{}: {name}, slower than {}, %", cell.name(), base.name);
@@ -87,12 +87,6 @@ impl<'a> Table<'a> {
             .text(format!("The share of requests within {}'s P95 divided by x.", base.name))
             .markup(draw::legend(&names(self.arms)))
             .figures(attained)
-    }
-
-    fn slowdown(self, cell: &Cell, arm: &Arm, base: &Arm, of: fn(&Figures) -> &Curve, share: f64) -> f64 {
-        let pairs = self.runs.of(cell, arm).zip(self.runs.of(cell, base));
-        let ratios: Vec<f64> = pairs.map(|(a, b)| of(a).at(share) / of(b).at(share)).collect();
-        Spread::of(&ratios).map_or(0.0, |ratio| 100.0 * (ratio.mean - 1.0))
     }
 
     fn attainment(self, cell: &Cell, (name, of): Latency) -> Figure {

@@ -2,7 +2,7 @@
 
 use super::arms::Arm;
 use super::cells::Cell;
-use super::figures::Figures;
+use super::figures::{Curve, Figures};
 use super::run::Results;
 use super::stats::{Spread, mean};
 
@@ -97,7 +97,21 @@ impl<'r> Runs<'r> {
         mean(&self.values(cell, arm, measure))
     }
 
-    /// Paired ratios of an arm to another on the same arrivals.
+    /// By how many percent an arm is slower than another at a share of a curve: geometric mean over seeds.
+    pub fn slowdown(
+        self,
+        cell: &Cell,
+        arm: &Arm,
+        to: &Arm,
+        of: fn(&Figures) -> &Curve,
+        share: f64,
+    ) -> Option<f64> {
+        let pairs = self.of(cell, arm).zip(self.of(cell, to));
+        let ratios: Vec<f64> = pairs.map(|(a, b)| of(a).at(share) / of(b).at(share)).collect();
+        Spread::of(&ratios).map(|ratio| 100.0 * (ratio.mean - 1.0))
+    }
+
+    /// Paired ratios of an arm to another on the same arrivals; `None` where they cannot be judged.
     pub fn ratio(self, cell: &Cell, arm: &Arm, to: &Arm, measure: Measure) -> Option<Spread> {
         let pairs = self.of(cell, arm).zip(self.of(cell, to));
         Spread::of(&pairs.map(|(a, b)| (measure.of)(a) / (measure.of)(b)).collect::<Vec<_>>())

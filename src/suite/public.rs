@@ -119,6 +119,7 @@ pub fn spread(s: Spread) -> String {
 /// A ratio to two digits behind the point, or fewer if it is large.
 pub fn ratio(v: f64) -> String {
     match v {
+        f64::INFINITY => number(v),
         v if v < 0.005 => "<.005".into(),
         v if v < 9.995 => format!("{v:.2}"),
         v if v < 99.95 => format!("{v:.1}"),
@@ -159,21 +160,34 @@ impl<'a> Table<'a> {
     /// Where a rival is better, the largest factors first.
     pub fn lost(self) -> Vec<Loss<'a>> {
         let Some(subject) = self.subject() else { return Vec::new() };
-        let each = self.cells.iter().flat_map(|cell| PUBLIC.map(|measure| (cell, measure)));
-        let mut all: Vec<Loss<'a>> = each.filter_map(|(c, m)| self.loss(subject, c, m)).collect();
+        let mut all: Vec<Loss<'a>> = self.pairs().filter_map(|(c, m)| self.loss(subject, c, m)).collect();
         all.sort_by(|a, b| b.factor.mean.total_cmp(&a.factor.mean));
         all
     }
 
+    fn pairs(self) -> impl Iterator<Item = (&'a Cell, Measure)> {
+        self.cells.iter().flat_map(|cell| PUBLIC.map(|measure| (cell, measure)))
+    }
+
     fn loss(self, subject: &'a Arm, cell: &'a Cell, measure: Measure) -> Option<Loss<'a>> {
+        let (factor, rival) = self.best_rival(subject, cell, measure)?;
+        let values = (self.runs.mean(cell, subject, measure), self.runs.mean(cell, rival, measure));
+        (factor.mean > LOSS).then_some(Loss { cell, measure, rival, factor, values })
+    }
+
+    /// Whoever is furthest ahead of the subject, and by which factor; `None` if no rival can be judged.
+    fn best_rival(self, subject: &Arm, cell: &Cell, measure: Measure) -> Option<(Spread, &'a Arm)> {
         let rivals = self.arms.iter().filter(|arm| *arm != subject);
         let factor = |rival: &'a Arm| {
             let (a, b) = if measure.more { (rival, subject) } else { (subject, rival) };
             Some((self.runs.ratio(cell, a, b, measure)?, rival))
         };
-        let (factor, rival) = rivals.filter_map(factor).max_by(|a, b| a.0.mean.total_cmp(&b.0.mean))?;
-        let values = (self.runs.mean(cell, subject, measure), self.runs.mean(cell, rival, measure));
-        (factor.mean > LOSS).then_some(Loss { cell, measure, rival, factor, values })
+        rivals.filter_map(factor).max_by(|a, b| a.0.mean.total_cmp(&b.0.mean))
+    }
+
+    fn judged(self) -> usize {
+        let Some(subject) = self.subject() else { return 0 };
+        self.pairs().filter(|(cell, measure)| self.best_rival(subject, cell, *measure).is_some()).count()
     }
 
     fn losses(self, headroom: Headroom) -> Section {
@@ -190,11 +204,17 @@ impl<'a> Table<'a> {
             ]
         };
         let rows: Vec<Vec<String>> = self.lost().iter().map(row).collect();
+        let judged = self.judged();
+        let unjudged = match self.pairs().count() - judged {
+            0 => String::new(),
+            count => {
+                format!("; {count} more are not judged: both values are infinite, or no request has one")
+            }
+        };
         let text = format!(
-            "{} of {} pairs of cell and measure in which the best rival is ahead by more than 1 %. sjf, srpt, \
-             trail, ltr and the oracle-* know true output lengths.",
+            "{} of {judged} pairs of cell and measure in which the best rival is ahead by more than 1 %{unjudged}. \
+             sjf, srpt, trail, ltr and the oracle-* know true output lengths.",
             rows.len(),
-            self.cells.len() * PUBLIC.len()
         );
         section.text(text).table(["cell", "measure", "to", "factor", "own", "theirs"], rows)
     }

@@ -42,8 +42,11 @@ fn row(job: &Job, f: &Figures) -> Value {
     })
 }
 
-/// Null is infinite: a request did not end.
+/// Null is infinite: a request did not end. It stands for the whole curve where no request has that latency.
 fn curve(c: &Curve) -> Value {
+    if c.is_empty() {
+        return Value::Null;
+    }
     json!({
         "mean": c.mean(),
         "p50": c.at(0.5),
@@ -53,4 +56,16 @@ fn curve(c: &Curve) -> Value {
         "p999": c.at(0.999),
         "max": c.at(1.0),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_that_no_request_has_is_told_from_an_infinite_one() {
+        assert_eq!(curve(&Curve::of(&mut [])), Value::Null);
+        let endless = curve(&Curve::of(&mut [1.0, f64::INFINITY]));
+        assert_eq!((&endless["p50"], &endless["mean"]), (&json!(1.0), &Value::Null));
+    }
 }

@@ -1,6 +1,7 @@
 //! The few statistics that the suites print.
 
-/// Geometric mean, smallest and largest of ratios.
+/// Geometric mean, smallest and largest of ratios: infinite where one is, as when a request did not end, and zero
+/// where the other's was infinite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     /// Geometric mean.
@@ -12,11 +13,13 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of ratios; `None` if there is none, or one that is not a positive number.
+    /// Of ratios; `None` if they say nothing: if there is none, or one of two infinite values, or of values that
+    /// do not exist, or if they are infinite both ways.
     pub fn of(ratios: &[f64]) -> Option<Self> {
-        let sound = !ratios.is_empty() && ratios.iter().all(|r| r.is_finite() && *r > 0.0);
-        sound.then(|| Self {
-            mean: (ratios.iter().map(|r| r.ln()).sum::<f64>() / ratios.len() as f64).exp(),
+        // Both are NaN then: a mean of nothing, and one with a ratio that is none.
+        let mean = mean(&ratios.iter().map(|r| r.ln()).collect::<Vec<_>>()).exp();
+        (!mean.is_nan()).then(|| Self {
+            mean,
             low: ratios.iter().copied().fold(f64::INFINITY, f64::min),
             high: ratios.iter().copied().fold(0.0, f64::max),
         })
@@ -46,9 +49,16 @@ mod tests {
         let spread = Spread::of(&[0.5, 2.0, 1.0]).unwrap();
         assert!((spread.mean - 1.0).abs() < 1e-12);
         assert_eq!((spread.low, spread.high), (0.5, 2.0));
+    }
+
+    #[test]
+    fn a_spread_is_infinite_with_one_ratio_and_nothing_without_an_order() {
+        let spread = Spread::of(&[1.0, f64::INFINITY]).unwrap();
+        assert_eq!((spread.mean, spread.low, spread.high), (f64::INFINITY, 1.0, f64::INFINITY));
+        assert_eq!(Spread::of(&[1.0, 0.0]).unwrap().mean, 0.0);
         assert_eq!(Spread::of(&[]), None);
-        assert_eq!(Spread::of(&[1.0, f64::INFINITY]), None);
-        assert_eq!(Spread::of(&[1.0, 0.0]), None);
+        assert_eq!(Spread::of(&[1.0, f64::INFINITY / f64::INFINITY]), None);
+        assert_eq!(Spread::of(&[0.0, f64::INFINITY]), None);
     }
 
     #[test]

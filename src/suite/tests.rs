@@ -1,7 +1,9 @@
 use super::arms::Headroom;
 use super::cache::Cache;
 use super::cells::{A100, Cell, Work};
+use super::document::Document;
 use super::figures::tests::made;
+use super::figures::{Curve, Figures};
 use super::page::html;
 use super::public::Public;
 use super::rows::rows;
@@ -43,7 +45,10 @@ fn a_table_is_as_it_was() {
         assert_eq!(words(find(start)), words(golden));
     }
     let bar = lines.iter().find(|line| line.starts_with("srpt TTLT P99 ≤ 1.01 × fcfs")).unwrap();
-    assert_eq!(words(bar), "srpt TTLT P99 ≤ 1.01 × fcfs 1 1 0.707 0.707 a100-llama-3-8b mix-05 poisson 0.9");
+    assert_eq!(
+        words(bar),
+        "srpt TTLT P99 ≤ 1.01 × fcfs 1 1 0 0.707 0.707 a100-llama-3-8b mix-05 poisson 0.9"
+    );
     assert!(text.contains("0 of 7 pairs of cell and measure"), "{text}");
 }
 
@@ -59,6 +64,62 @@ fn a_loss_is_told_with_its_seconds() {
     let want = "a100-llama-3-8b mix-05 poisson 0.9 TTLT P99 fcfs 3.00 4.95 min 99.0 s";
     assert!(words.iter().any(|line| line == want), "{text}");
     assert!(text.contains("6 of 7 pairs"));
+}
+
+/// Two arms on one cell, where the requests at these places are never served by each.
+fn with_lost(las: usize, fcfs: usize) -> Document {
+    let suite = Public::new(vec![tiny(0.9)], &["fcfs", "las"], &[Headroom::AsPublished], 2).unwrap();
+    let figures = |job: &Job| {
+        let lost = if job.policy == "las" { las } else { fcfs };
+        let ttlt = |i| if i < lost { f64::INFINITY } else { 1.0 };
+        Figures { ttlt: Curve::of(&mut (0..100).map(ttlt).collect::<Vec<_>>()), ..made(1.0) }
+    };
+    let results = Results::made(suite.jobs().into_iter().map(|job| (job.clone(), figures(&job))));
+    suite.document(&results)
+}
+
+fn words(document: &Document) -> Vec<String> {
+    document.text().lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// A request that only the subject did not serve once took the cell out of the bar, the losses and the drawings.
+#[test]
+fn who_alone_serves_a_request_not_is_behind_without_bound() {
+    let document = with_lost(1, 0);
+    let words = words(&document);
+    let has = |start: &str| assert!(words.iter().any(|line| line.starts_with(start)), "{start}: {words:#?}");
+    has("las TTLT mean ≤ 1 × fcfs 0 1 0 ∞ ∞ a100-llama-3-8b mix-05 poisson 0.9");
+    has("a100-llama-3-8b mix-05 poisson 0.9 TTLT mean fcfs ∞ ∞ 1.00 s");
+    has("a100-llama-3-8b mix-05 poisson 0.9 1.000 1.000 ∞ !");
+    has("1 of 7 pairs");
+    assert!(!html(&document).contains("NaN"));
+}
+
+/// One refused request made every arm's mean infinite, and the cell left the bar without a word.
+#[test]
+fn what_nobody_serves_is_not_judged_and_counted() {
+    let document = with_lost(1, 1);
+    let words = words(&document);
+    let has = |start: &str| assert!(words.iter().any(|line| line.starts_with(start)), "{start}: {words:#?}");
+    has("las TTLT mean ≤ 1 × fcfs 0 0 1");
+    has("las TTLT P95 ≤ 1.01 × fcfs 1 1 0 1.000 1.000");
+    has("a100-llama-3-8b mix-05 poisson 0.9 1.000 1.000 not judged");
+    has("0 of 6 pairs");
+    assert!(words.join(" ").contains("by more than 1 %; 1 more are not judged"));
+    assert!(!html(&document).contains("NaN"));
+}
+
+/// A slowdown that does not exist was drawn as none.
+#[test]
+fn a_percentile_that_cannot_be_compared_is_not_drawn() {
+    let suite = Public::new(vec![tiny(0.9)], &["fcfs", "las"], &[Headroom::AsPublished], 1).unwrap();
+    let none = |job: &Job| (job.clone(), Figures { ttlt: Curve::of(&mut []), ..made(1.0) });
+    let results = Results::made(suite.jobs().iter().map(none));
+    let page = html(&suite.document(&results));
+    let chart = page.split("TTLT, slower than fcfs, %").nth(2).expect("it has a caption and a label");
+    let line = chart.split("<path class=\"line").nth(1).expect("each arm has a line");
+    assert!(line.starts_with(" s0\" d=\"\"/>"), "{}", &line[..40]);
+    assert!(!page.contains("NaN"));
 }
 
 #[test]

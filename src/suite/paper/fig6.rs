@@ -9,7 +9,6 @@ use crate::suite::draw;
 use crate::suite::figures::{Curve, Figures};
 use crate::suite::measures::Runs;
 use crate::suite::run::{Job, Results};
-use crate::suite::stats::Spread;
 use crate::trace::Mix;
 
 const BASE: &str = "uniboost";
@@ -51,12 +50,9 @@ impl Fig6 {
         Ok(Self { cell, arms: scale.arms(&ARMS)?, seeds: scale.figure_seeds() })
     }
 
-    /// Slowdown of an arm at a share, in percent: geometric mean over seeds.
+    /// Slowdown of an arm at a share, in percent.
     fn slowdown(&self, runs: Runs<'_>, arm: &Arm, of: fn(&Figures) -> &Curve, share: f64) -> Option<f64> {
-        let base = named(&self.arms, BASE);
-        let pairs = runs.of(&self.cell, arm).zip(runs.of(&self.cell, base));
-        let ratios: Vec<f64> = pairs.map(|(a, b)| of(a).at(share) / of(b).at(share)).collect();
-        Spread::of(&ratios).map(|ratio| 100.0 * (ratio.mean - 1.0))
+        runs.slowdown(&self.cell, arm, named(&self.arms, BASE), of, share)
     }
 
     fn table(&self, runs: Runs<'_>, (name, of, shares): &Latency) -> (Vec<String>, Vec<Vec<String>>) {
