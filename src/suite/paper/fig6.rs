@@ -1,6 +1,6 @@
 //! Fig. 6: slowdown at each percentile against UniBoost, on reasoning alone.
 
-use super::{Part, Scale, jobs, line, named, signed};
+use super::{BINS, LTR, Part, Scale, jobs, line, named, signed};
 use crate::suite::SuiteError;
 use crate::suite::arms::Arm;
 use crate::suite::cells::{A100, Cell, Work};
@@ -12,7 +12,7 @@ use crate::suite::run::{Job, Results};
 use crate::trace::Mix;
 
 const BASE: &str = "uniboost";
-const ARMS: [&str; 7] = [BASE, "trail", "las", "sjf", "distboost", "fcfs", "flyball"];
+const ARMS: [&str; 7] = [BASE, "trail", "las", LTR, "distboost", "fcfs", "flyball"];
 
 /// A latency, its name, and the percentiles that the paper's plot was read at.
 type Latency = (&'static str, fn(&Figures) -> &Curve, [f64; 6]);
@@ -27,14 +27,14 @@ const LATENCIES: [Latency; 3] = [
 const PUBLISHED: [(&str, &str, &str); 11] = [
     ("TTLT", "trail", "+30 P50, +48 P68, +52 P85, +44 P88, +60..70 P95, >150 P99"),
     ("TTLT", "las", "+33 P50, +60 P86, >150 by P91"),
-    ("TTLT", "sjf", "+47 P50, +75 P84, +67 P89, +90 P95, >150 P99"),
+    ("TTLT", LTR, "+47 P50, +75 P84, +67 P89, +90 P95, >150 P99"),
     ("TTLT", "distboost", "+58 P50, +47 P90, +52 P95, >150 P98.5"),
     ("TTFT", "trail", "+45 P50, +55 P60, +112 P70, >150 P75"),
     ("TTFT", "las", "+36 P50, +42 P70, >150 P78"),
     ("TTFT", "distboost", ">150 throughout"),
-    ("TTFT", "sjf", ">150 throughout"),
+    ("TTFT", LTR, ">150 throughout"),
     ("TPOT", "trail", "+15 P50, +41 P70, +56 P80, +97 P90"),
-    ("TPOT", "sjf", "+12 until P69, +105 P80"),
+    ("TPOT", LTR, "+12 until P69, +105 P80"),
     ("TPOT", "distboost", "+60 P50, +98 P70, >150 P81"),
 ];
 
@@ -78,7 +78,7 @@ impl Part for Fig6 {
         let text = format!(
             "{}: by how many percent each arm is slower than {BASE} at each percentile; negative is faster. \
              The paper ran Qwen-72B on four A100, of which there is no profile here: its 59k tokens of KV are \
-             scarcer than ours. Readings off the plot are within three points.",
+             scarcer than ours. Readings off the plot are within three points. {BINS}",
             self.cell.name()
         );
         let mut section = Section::new("Fig. 6: slowdown per percentile").text(text);

@@ -1,6 +1,6 @@
 //! Fig. 7: latency against achieved rate where few requests fit, and where it turns vertical.
 
-use super::{Part, Scale, jobs, line};
+use super::{BINS, Part, Scale, jobs, line};
 use crate::report::seconds;
 use crate::suite::SuiteError;
 use crate::suite::arms::Arm;
@@ -104,7 +104,7 @@ impl Part for Fig7 {
         let text = format!(
             "{}, loads {} to {}, {} requests. The knee is the last rung at which the mean TTLT is at most {KNEE} times that \
              of the first. Relative rates are to las. The paper's labels are kept as they stand; its rates are \
-             13 times ours, so its requests or its lengths must be others, and only relative rates compare.",
+             13 times ours, so its requests or its lengths must be others, and only relative rates compare. {BINS}",
             self.cells[0].pair(),
             LOADS[0],
             LOADS[LOADS.len() - 1],

@@ -1,6 +1,6 @@
 //! Fig. 8: which share of requests is within a limit, as the limit tightens.
 
-use super::{Part, Scale, jobs, line};
+use super::{LTR, Part, Scale, jobs, line};
 use crate::report::seconds;
 use crate::suite::SuiteError;
 use crate::suite::arms::Arm;
@@ -16,7 +16,7 @@ use crate::trace::Mix;
 
 /// Whose P95 is the limit at x = 1.
 const BASE: &str = "fcfs";
-const ARMS: [&str; 6] = [BASE, "sjf", "trail", "distboost", "uniboost", "flyball"];
+const ARMS: [&str; 6] = [BASE, LTR, "trail", "distboost", "uniboost", "flyball"];
 const MIXES: [Mix; 2] = [Mix::Mix2, Mix::S1k];
 /// The paper's load, and one at which there is a queue here.
 const LOADS: [f64; 2] = [0.9, 0.99];
@@ -32,19 +32,19 @@ const LATENCIES: [Latency; 2] = [("TTLT", |f| &f.ttlt), ("TTFT", |f| &f.ttft)];
 
 /// Largest x with 99 % within, as read off: latency, mix, arm.
 const PUBLISHED: [(&str, Mix, &str, &str); 16] = [
-    ("TTLT", Mix::Mix2, "sjf", "2.85"),
+    ("TTLT", Mix::Mix2, LTR, "2.85"),
     ("TTLT", Mix::Mix2, "trail", "2.7"),
     ("TTLT", Mix::Mix2, "distboost", "3.55"),
     ("TTLT", Mix::Mix2, "uniboost", "3.35"),
-    ("TTLT", Mix::S1k, "sjf", "2.5"),
+    ("TTLT", Mix::S1k, LTR, "2.5"),
     ("TTLT", Mix::S1k, "trail", "2.15"),
     ("TTLT", Mix::S1k, "distboost", "3.45"),
     ("TTLT", Mix::S1k, "uniboost", "3.35"),
-    ("TTFT", Mix::Mix2, "sjf", "1.7"),
+    ("TTFT", Mix::Mix2, LTR, "1.7"),
     ("TTFT", Mix::Mix2, "trail", ">5"),
     ("TTFT", Mix::Mix2, "distboost", "2.75"),
     ("TTFT", Mix::Mix2, "uniboost", ">5"),
-    ("TTFT", Mix::S1k, "sjf", "<1.1"),
+    ("TTFT", Mix::S1k, LTR, "<1.1"),
     ("TTFT", Mix::S1k, "trail", "2.2"),
     ("TTFT", Mix::S1k, "distboost", "1.6"),
     ("TTFT", Mix::S1k, "uniboost", "3.0"),

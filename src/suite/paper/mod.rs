@@ -39,6 +39,12 @@ pub const SEEDS: u64 = 5;
 /// Seeds of figures: a curve or a knee needs fewer than a table's spread.
 const FIGURE_SEEDS: u64 = 2;
 
+/// The paper's "SJF (LTR+)": perfect lengths, with the guard against starvation of LTR.
+const LTR: &str = "sjf:starve=200";
+
+/// What is to be said where las stands beside the paper's "LAS (MLFQ+)".
+const BINS: &str = "The paper's LAS is continuous; las here serves in order of arrival within a bin.";
+
 /// One table or figure of the paper.
 trait Part {
     /// What must be run.
@@ -150,6 +156,21 @@ fn line(head: impl Into<String>, cells: impl IntoIterator<Item = String>) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Three of four parts once had the paper's figures of it beside plain `sjf`, which has no guard.
+    #[test]
+    fn the_shortest_job_first_of_the_paper_has_its_guard_in_every_part() {
+        let scale = Scale { requests: 1, seeds: 1, headrooms: &[Headroom::AsPublished], quick: false };
+        let parts: [Box<dyn Part>; 4] = [
+            Box::new(table2::Table2::new(scale, Headroom::AsPublished).unwrap()),
+            Box::new(fig6::Fig6::new(scale).unwrap()),
+            Box::new(fig8::Fig8::new(scale).unwrap()),
+            Box::new(starvation::Starvation::new(scale).unwrap()),
+        ];
+        let runs = |part: &dyn Part, arm: &str| part.jobs().iter().any(|job| job.policy == arm);
+        assert!(parts.iter().all(|part| runs(&**part, LTR)));
+        assert!(parts[1..].iter().all(|part| !runs(&**part, "sjf")));
+    }
 
     #[test]
     fn better_is_positive() {

@@ -1,6 +1,6 @@
 //! Table 2: Llama-3-8B, mix-2, change against TRAIL+ in percent.
 
-use super::{Part, Scale, change, jobs, line, named, signed};
+use super::{LTR, Part, Scale, change, jobs, line, named, signed};
 use crate::suite::SuiteError;
 use crate::suite::arms::{Arm, Headroom, arms};
 use crate::suite::cells::Cell;
@@ -17,7 +17,7 @@ type Row = (&'static str, &'static str, Option<[f64; 10]>);
 /// Columns as [`TABLE_2`].
 const ROWS: [Row; 7] = [
     ("sjf", "", None),
-    ("sjf:starve=200", "SJF (LTR+)", Some([-11.1, -12.5, 11.2, -74.6, -70.5, -9.7, -5.2, -7.1, -6.3, -7.9])),
+    (LTR, "SJF (LTR+)", Some([-11.1, -12.5, 11.2, -74.6, -70.5, -9.7, -5.2, -7.1, -6.3, -7.9])),
     ("fcfs", "Sarathi", Some([-12.3, -13.2, -7.6, -49.9, -40.5, -8.1, -6.8, -8.4, -7.9, -10.9])),
     ("distboost", "DistBoost", Some([-14.0, 6.0, 37.1, -22.8, -35.0, -3.4, -14.1, -10.2, 18.3, 1.1])),
     ("uniboost", "UniBoost", Some([-19.1, 1.1, 35.1, 52.1, 97.4, 34.0, -25.3, -8.1, 33.8, 1.2])),
