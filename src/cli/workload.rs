@@ -36,7 +36,8 @@ pub(super) struct WorkloadArgs {
     /// Multiply the trace's rate, keeping its bursts.
     #[arg(long, value_name = "X", value_parser = positive, conflicts_with = "load", help_heading = "Work")]
     rate_scale: Option<f64>,
-    /// Scale the rate to this share of the machine's capacity: the saturated rate of fcfs with swap.
+    /// Scale the rate to this share of the machine's capacity: the saturated rate of fcfs with swap, and
+    /// without a prefix cache.
     #[arg(long, value_name = "RHO", value_parser = positive, help_heading = "Work")]
     load: Option<f64>,
     /// Use this many requests.

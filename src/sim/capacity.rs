@@ -13,7 +13,8 @@ const SAMPLE: usize = 10_000;
 ///
 /// All requests, repeated up to ten thousand, are there from the start. Counted are the completions after
 /// the first tenth and before the queue runs dry, so that neither the filling of the machine nor its
-/// draining shows.
+/// draining shows. The prefix cache is off, whatever `setup` says: where prompts share prefixes, a machine
+/// that has one is further from saturation than its load says.
 ///
 /// # Errors
 /// If the setup is not sound, or so many requests are refused that no time passes in what is counted.
