@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 const SLOTS: u32 = 4;
+/// Contents that blocks may have.
+const CONTENTS: u32 = 12;
 
 fn config(blocks: u32, prefix_cache: bool) -> Config {
     Config {
@@ -21,32 +23,95 @@ fn hash(content: u32) -> BlockHash {
     BlockHash::of_content(u64::from(content), 0)
 }
 
-/// Obviously right: content is a number, blocks are counted, the cache is an ordered list.
+/// Obviously right: content is a number, a block is held while a row or limbo names it, the cache is a list.
 #[derive(Default)]
 struct Naive {
-    rows: BTreeMap<u32, Vec<(BlockId, Option<u32>)>>,
+    total: u32,
+    rows: BTreeMap<u32, Row>,
     published: BTreeMap<u32, BlockId>,
-    lru: Vec<u32>,
-    limbo: Vec<(u64, BlockId)>,
-    swapped: Vec<(usize, HostSpan)>,
+    /// Published blocks that nobody holds, the least recently used first.
+    lru: Vec<BlockId>,
+    limbo: Vec<BlockId>,
+    swapped: Vec<(u32, HostSpan)>,
+}
+
+#[derive(Clone, Default)]
+struct Row {
+    blocks: Vec<BlockId>,
+    /// How many of them are full.
+    sealed: usize,
 }
 
 impl Naive {
+    fn row(&self, slot: u32) -> &[BlockId] {
+        self.rows.get(&slot).map_or(&[], |row| &row.blocks)
+    }
+
     fn held(&self) -> BTreeSet<BlockId> {
-        let rows = self.rows.values().flatten().map(|(b, _)| *b);
-        rows.chain(self.limbo.iter().map(|(_, b)| *b)).collect()
+        self.rows.values().flat_map(|row| &row.blocks).chain(&self.limbo).copied().collect()
     }
 
-    /// What the cache holds of blocks that nobody holds, given all that happened.
-    fn refresh(&mut self) {
-        let held = self.held();
-        let idle = |c: &u32| !held.contains(&self.published[c]);
-        let lru: Vec<u32> = self.lru.iter().copied().filter(idle).collect();
-        self.lru = lru;
+    fn free(&self) -> u32 {
+        self.total - self.held().len() as u32
     }
 
-    fn free(&self, total: u32) -> u32 {
-        total - self.held().len() as u32
+    fn is_published(&self, block: BlockId) -> bool {
+        self.published.values().any(|published| *published == block)
+    }
+
+    /// Takes over the blocks that were appended to a row. Which free one comes next is the pool's own affair; after
+    /// all of them the cache gives up and forgets its own, the least recently used first.
+    fn take(&mut self, slot: u32, taken: &[BlockId]) {
+        let free = self.free() as usize - self.lru.len();
+        let (fresh, evicted) = taken.split_at(taken.len().min(free));
+        let known = |block: &BlockId| self.held().contains(block) || self.is_published(*block);
+        assert!(!fresh.iter().any(known), "a new block is nobody else's, and has no content");
+        assert_eq!(
+            evicted,
+            self.lru.drain(..evicted.len()).collect::<Vec<_>>(),
+            "the least recently used go"
+        );
+        self.published.retain(|_, block| !evicted.contains(block));
+        self.rows.entry(slot).or_default().blocks.extend(taken);
+    }
+
+    /// Gives back a row, the last block first.
+    fn release(&mut self, slot: u32) {
+        let row = self.rows.remove(&slot).unwrap_or_default();
+        row.blocks.into_iter().rev().for_each(|block| self.give(block));
+    }
+
+    /// A row or limbo names a block once less.
+    fn give(&mut self, block: BlockId) {
+        if self.is_published(block) && !self.held().contains(&block) {
+            self.lru.push(block);
+        }
+    }
+
+    fn settle(&mut self) {
+        while !self.limbo.is_empty() {
+            let block = self.limbo.remove(0);
+            self.give(block);
+        }
+    }
+
+    fn seal(&mut self, slot: u32, content: u32) {
+        let row = self.rows.get_mut(&slot).expect("a row of full blocks is there");
+        let block = row.blocks[row.sealed];
+        row.sealed += 1;
+        if !self.is_published(block) {
+            self.published.entry(content).or_insert(block);
+        }
+    }
+
+    /// The published blocks of a leading run of contents.
+    fn run(&self, contents: &[u32]) -> Vec<BlockId> {
+        contents.iter().map_while(|content| self.published.get(content)).copied().collect()
+    }
+
+    fn attach(&mut self, slot: u32, run: Vec<BlockId>) {
+        self.lru.retain(|block| !run.contains(block));
+        self.rows.insert(slot, Row { sealed: run.len(), blocks: run });
     }
 }
 
@@ -66,8 +131,8 @@ fn act() -> impl Strategy<Value = Act> {
     let slot = || 0..SLOTS;
     prop_oneof![
         3 => (slot(), 1..6u32).prop_map(|(s, n)| Act::Grow(s, n)),
-        3 => (slot(), 0..12u32).prop_map(|(s, c)| Act::Seal(s, c)),
-        2 => (slot(), 0..12u32).prop_map(|(s, c)| Act::Attach(s, c)),
+        3 => (slot(), 0..CONTENTS).prop_map(|(s, c)| Act::Seal(s, c)),
+        2 => (slot(), 0..CONTENTS).prop_map(|(s, c)| Act::Attach(s, c)),
         2 => (slot(), any::<bool>()).prop_map(|(s, f)| Act::Release(s, f)),
         1 => (slot(), slot()).prop_map(|(a, b)| Act::Fork(a, b)),
         1 => slot().prop_map(Act::SwapOut),
@@ -78,77 +143,84 @@ fn act() -> impl Strategy<Value = Act> {
 
 fn run(acts: &[Act], total: u32, caching: bool) {
     let mut kv = Kv::new(&config(total, caching));
-    let mut model = Naive::default();
+    let mut model = Naive { total, ..Naive::default() };
     for (step, act) in acts.iter().enumerate() {
-        let step = step as u64;
-        apply(act, step, &mut kv, &mut model, total, caching);
+        apply(act, step as u64, &mut kv, &mut model, caching);
         kv.check();
-        model.refresh();
-        assert_eq!(kv.free().0, model.free(total), "free blocks after {act:?}");
-        assert_eq!(kv.limbo().0 as usize, model.limbo.len());
-        for slot in 0..SLOTS {
-            let row: Vec<BlockId> = model.rows.get(&slot).into_iter().flatten().map(|(b, _)| *b).collect();
-            assert_eq!(kv.table(Slot(slot)), row, "row {slot} after {act:?}");
-        }
+        compare(&kv, &model, act);
     }
 }
 
-fn apply(act: &Act, step: u64, kv: &mut Kv, model: &mut Naive, total: u32, caching: bool) {
+fn compare(kv: &Kv, model: &Naive, act: &Act) {
+    assert_eq!(kv.free().0, model.free(), "free blocks after {act:?}");
+    assert_eq!(kv.cached().0 as usize, model.lru.len(), "cached blocks after {act:?}");
+    assert_eq!(kv.limbo().0 as usize, model.limbo.len());
+    for slot in 0..SLOTS {
+        assert_eq!(kv.table(Slot(slot)), model.row(slot), "row {slot} after {act:?}");
+    }
+    for content in 0..CONTENTS {
+        let found = model.published.get(&content);
+        let idle = found.is_some_and(|block| model.lru.contains(block));
+        let wanted = (Blocks(found.is_some().into()), Blocks(idle.into()));
+        assert_eq!(kv.lookup([hash(content)]), wanted, "content {content} after {act:?}");
+    }
+}
+
+fn apply(act: &Act, step: u64, kv: &mut Kv, model: &mut Naive, caching: bool) {
     match *act {
         Act::Grow(slot, n) => {
-            let fits = n <= model.free(total);
+            let fits = n <= model.free();
             assert_eq!(kv.grow(Slot(slot), Blocks(n)).is_ok(), fits);
             if fits {
-                adopt(kv, model, slot);
+                model.take(slot, &kv.table(Slot(slot))[model.row(slot).len()..]);
             }
         }
         Act::Seal(slot, content) => {
-            let Some(row) = model.rows.get_mut(&slot) else { return };
-            let Some(at) = row.iter().position(|(_, c)| c.is_none()) else { return };
-            if caching && !model.published.values().any(|b| *b == row[at].0) {
-                model.published.entry(content).or_insert(row[at].0);
+            let Some(row) = model.rows.get(&slot) else { return };
+            if row.sealed == row.blocks.len() {
+                return;
             }
-            row[at].1 = Some(content);
-            kv.seal(Slot(slot), at as u32, hash(content));
+            kv.seal(Slot(slot), row.sealed as u32, hash(content));
+            if caching {
+                model.seal(slot, content);
+            }
         }
         Act::Attach(slot, content) => {
             if !kv.table(Slot(slot)).is_empty() {
                 return;
             }
-            let wanted = [content, (content + 1) % 12];
-            let run = if caching {
-                wanted.iter().map_while(|c| model.published.get(c)).copied().collect::<Vec<_>>()
-            } else {
-                Vec::new()
-            };
+            let wanted = [content, (content + 1) % CONTENTS];
+            let run = model.run(&wanted);
+            let idle = run.iter().filter(|block| model.lru.contains(block)).count();
             let (found, free) = kv.lookup(wanted.map(hash));
-            let idle = run.iter().filter(|b| !model.held().contains(b)).collect::<BTreeSet<_>>();
-            assert_eq!((found.0 as usize, free.0 as usize), (run.len(), idle.len()));
+            assert_eq!((found.0 as usize, free.0 as usize), (run.len(), idle));
             assert_eq!(kv.attach(Slot(slot), wanted.map(hash)).0 as usize, run.len());
-            model.rows.insert(slot, run.iter().map(|b| (*b, Some(0))).collect());
+            model.attach(slot, run);
         }
         Act::Release(slot, fenced) => {
             kv.release(Slot(slot), fenced.then_some(step));
-            let row = model.rows.remove(&slot).unwrap_or_default();
             if fenced {
-                model.limbo.extend(row.iter().rev().map(|(b, _)| (step, *b)));
+                let row = model.rows.remove(&slot).unwrap_or_default();
+                model.limbo.extend(row.blocks.iter().rev());
+            } else {
+                model.release(slot);
             }
-            forget_evicted(kv, model);
         }
         Act::Fork(from, to) => {
-            let row = model.rows.get(&from).cloned().unwrap_or_default();
+            let row = model.row(from).to_vec();
             if from == to || row.is_empty() || !kv.table(Slot(to)).is_empty() {
                 return;
             }
             let mut copies = Vec::new();
             let tokens = Tokens(row.len() as u32 * 16 - 3);
-            let fits = model.free(total) > 0;
+            let fits = model.free() > 0;
             assert_eq!(kv.fork(Slot(from), Slot(to), tokens, &mut copies).is_ok(), fits);
             assert_eq!(copies.len(), usize::from(fits));
             if fits {
-                assert_eq!(kv.table(Slot(to))[..row.len() - 1], kv.table(Slot(from))[..row.len() - 1]);
-                assert_eq!(copies[0].from, row[row.len() - 1].0);
-                adopt(kv, model, to);
+                let (last, shared) = row.split_last().expect("it is not empty");
+                model.rows.insert(to, Row { blocks: shared.to_vec(), sealed: 0 });
+                model.take(to, &[copies[0].to]);
+                assert_eq!(copies[0].from, *last);
             }
         }
         Act::SwapOut(slot) => {
@@ -160,8 +232,8 @@ fn apply(act: &Act, step: u64, kv: &mut Kv, model: &mut Naive, total: u32, cachi
             let span = kv.swap_out(Slot(slot), None, &mut copies).unwrap();
             assert_eq!(copies.len(), len.0 as usize);
             assert_eq!(copies.iter().map(|c| c.host).collect::<BTreeSet<_>>().len(), copies.len());
-            model.rows.remove(&slot);
-            model.swapped.push((copies.len(), span));
+            model.release(slot);
+            model.swapped.push((len.0, span));
         }
         Act::SwapIn(slot) => {
             if !kv.table(Slot(slot)).is_empty() || model.swapped.is_empty() {
@@ -170,36 +242,18 @@ fn apply(act: &Act, step: u64, kv: &mut Kv, model: &mut Naive, total: u32, cachi
             let (len, span) = model.swapped.remove(0);
             let mut copies = Vec::new();
             if kv.swap_in(Slot(slot), &span, &mut copies).is_err() {
-                assert!(len as u32 > model.free(total));
+                assert!(len > model.free());
                 return model.swapped.push((len, span));
             }
-            assert_eq!(copies.len(), len);
+            assert_eq!(copies.len(), len as usize);
             kv.free_host(span, Some(step));
-            adopt(kv, model, slot);
+            model.take(slot, kv.table(Slot(slot)));
         }
         Act::Settle => {
             kv.settled(step);
-            model.limbo.clear();
+            model.settle();
         }
     }
-}
-
-/// Takes over the real row: which free block comes next is the pool's own affair, but it must be one
-/// that nobody holds, and a cached one is forgotten.
-fn adopt(kv: &Kv, model: &mut Naive, slot: u32) {
-    let known: Vec<_> = model.rows.get(&slot).cloned().unwrap_or_default();
-    let shared: BTreeSet<BlockId> = model.held();
-    let table = kv.table(Slot(slot));
-    let fresh = &table[known.len()..];
-    let forks = model.rows.values().any(|row| row.iter().any(|(b, _)| fresh.contains(b)));
-    assert!(forks || fresh.iter().all(|b| !shared.contains(b)), "a new block is nobody else's");
-    let row = known.into_iter().chain(fresh.iter().map(|b| (*b, None))).collect();
-    model.rows.insert(slot, row);
-    forget_evicted(kv, model);
-}
-
-fn forget_evicted(kv: &Kv, model: &mut Naive) {
-    model.published.retain(|content, _| kv.lookup([hash(*content)]).0 == Blocks(1));
 }
 
 proptest! {
