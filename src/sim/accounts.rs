@@ -70,8 +70,7 @@ fn a_node_that_ends_early_is_charged_until_the_run_ends() {
     let (short, long, both) =
         (run(1, &at_once(&[200])), run(1, &at_once(&[2000])), run(2, &at_once(&[200, 2000])));
     let idle_w = setup(1).cost.idle_energy(Nanos::from_secs_f64(1.0)).as_joules_f64();
-    let wanted =
-        short.energy.joules + long.energy.joules + idle_w * (long.makespan_s - short.makespan_s);
+    let wanted = short.energy.joules + long.energy.joules + idle_w * (long.makespan_s - short.makespan_s);
     assert!((both.energy.joules - wanted).abs() < 1e-3, "{} J, not {wanted}", both.energy.joules);
 }
 

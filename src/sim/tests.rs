@@ -200,53 +200,81 @@ fn batching_depth_preemption_and_policy_change_no_token() {
     }
 }
 
-/// Every decision of a run, with the requests that have ended before it.
-fn decisions(setup: &Setup, arrivals: &[Arrival]) -> Vec<(usize, String)> {
-    struct Seen {
-        ended: usize,
-        lines: Vec<(usize, String)>,
-    }
+/// A decision, and the requests that ended in its step.
+type Step = (String, Vec<u64>);
+
+/// Every step of a run.
+fn steps(setup: &Setup, arrivals: &[Arrival]) -> Vec<Step> {
+    struct Seen(Vec<Step>);
     impl Observer for Seen {
         fn step(&mut self, engine: usize, report: &StepReport<'_>, _state: &Engine) {
-            let line = format!("{engine} {} {:?}", report.now, report.decision);
-            self.lines.push((self.ended, line));
-            self.ended += report.ended.len();
+            let ended = report.ended.iter().map(|ended| ended.user_data).collect();
+            self.0.push((format!("{engine} {} {:?}", report.now, report.decision), ended));
         }
     }
-    let mut seen = Seen { ended: 0, lines: Vec::new() };
+    let mut seen = Seen(Vec::new());
     simulate(setup, arrivals, &mut seen).unwrap();
-    seen.lines
+    seen.0
+}
+
+/// The policies that are given no lengths, and those that are.
+fn blind_and_clairvoyant() -> (Vec<&'static str>, Vec<&'static str>) {
+    POLICIES.into_iter().partition(|policy| order::parse(policy, None).is_ok())
+}
+
+/// Whether a policy decides otherwise where some requests are longer, before the first of them would have ended.
+/// Longer are all requests, or the half that ends last, or the very last: then the run is compared nearly to its end.
+fn sees_lengths(policy: &str, seed: u64) -> bool {
+    let (setup, arrivals) = swarm(seed);
+    let setup = Setup { policy: policy.into(), gpus: 1, ..setup };
+    let base = steps(&setup, &arrivals);
+    let ends: Vec<u64> = base.iter().flat_map(|(_, ended)| ended).copied().collect();
+    [0, ends.len() / 2, ends.len().saturating_sub(1)].into_iter().any(|first| {
+        let changed = &ends[first..];
+        let other = steps(&setup, &lengthened(&arrivals, changed, seed));
+        // The step with which one of them ends was decided before.
+        let ends_one = |(_, ended): &Step| ended.iter().any(|request| changed.contains(request));
+        let decided = |run: &[Step]| run.iter().position(ends_one).map_or(run.len(), |at| at + 1);
+        let compared = decided(&base).min(decided(&other));
+        base[..compared].iter().zip(&other).any(|(a, b)| a.0 != b.0)
+    })
+}
+
+/// The arrivals with longer outputs for some, each by another number of tokens, so that their order changes as well.
+fn lengthened(arrivals: &[Arrival], changed: &[u64], seed: u64) -> Vec<Arrival> {
+    let mut p = Prng::new(seed);
+    let mut longer = arrivals.to_vec();
+    changed.iter().for_each(|request| longer[*request as usize].output += Tokens(p.between(1, 90) as u32));
+    longer
 }
 
 #[test]
-fn true_lengths_show_in_no_decision_before_the_first_finish_that_differs() {
-    for seed in 1..200 {
-        let (mut setup, arrivals) = swarm(seed);
-        setup.policy = pick(
-            &mut Prng::new(seed),
-            &["fcfs", "vllm", "sglang", "las", "uniboost:k=8", "flyball:quantum=4"],
-        )
-        .to_string();
-        setup.gpus = 1;
-        // Whoever lives longest lives longer still: nothing may change until it would have ended.
-        let longer: Vec<Arrival> =
-            arrivals.iter().map(|a| Arrival { output: Tokens(a.output.0 + 60), ..a.clone() }).collect();
-        let (base, other) = (decisions(&setup, &arrivals), decisions(&setup, &longer));
-        let before = base.iter().zip(&other).take_while(|(a, b)| a.0 == 0 && b.0 == 0);
-        let mut compared = 0;
-        for (a, b) in before {
-            assert_eq!(a, b, "seed {seed}");
-            compared += 1;
-        }
-        assert!(compared > 0);
+fn a_blind_policy_decides_alike_until_a_request_of_another_length_ends() {
+    let (blind, _) = blind_and_clairvoyant();
+    for (seed, policy) in (1..200).zip(blind.into_iter().cycle()) {
+        assert!(!sees_lengths(policy, seed), "{policy}, seed {seed}");
     }
+}
+
+#[test]
+fn a_policy_that_is_told_lengths_is_seen_to_use_them() {
+    let (_, clairvoyant) = blind_and_clairvoyant();
+    for policy in clairvoyant {
+        assert!((1..60).any(|seed| sees_lengths(policy, seed)), "{policy}");
+    }
+}
+
+#[test]
+fn every_policy_is_in_the_swarm() {
+    let named = |name: &&str| POLICIES.iter().any(|spec| spec.split(':').next() == Some(name));
+    assert!(order::NAMES.iter().all(named));
 }
 
 #[test]
 fn one_seed_gives_one_run() {
     for seed in 1..40 {
         let (setup, arrivals) = swarm(seed);
-        assert_eq!(decisions(&setup, &arrivals), decisions(&setup, &arrivals), "seed {seed}");
+        assert_eq!(steps(&setup, &arrivals), steps(&setup, &arrivals), "seed {seed}");
     }
 }
 
