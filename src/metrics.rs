@@ -286,6 +286,14 @@ impl Timeline {
         ((time.0 / Self::SPAN_MIN.0) >> doublings) as usize
     }
 
+    /// Adds energy evenly to all stretches between two times.
+    fn spread(&mut self, from: Nanos, to: Nanos, joules: f64) {
+        self.at(to);
+        let stretches = self.index(from)..=self.index(to);
+        let each = joules / stretches.clone().count() as f64;
+        self.points[stretches].iter_mut().for_each(|point| point.joules += each);
+    }
+
     fn halve(&mut self) {
         let merge = |pair: &[Point]| pair.iter().copied().fold(Point::default(), Point::merged);
         self.points = self.points.chunks(2).map(merge).collect();
@@ -336,7 +344,11 @@ impl Metrics {
     /// Adds an idle gap of a board.
     pub fn idle(&mut self, board: usize, from: Nanos, to: Nanos, energy: Microjoules) {
         self.power[board].add(from, to, energy);
-        self.timeline.at(from).joules += energy.as_joules_f64();
+        // A drawing spreads a gap over the stretches that it finds empty, and beside other boards none is.
+        match self.power.len() {
+            1 => self.timeline.at(from).joules += energy.as_joules_f64(),
+            _ => self.timeline.spread(from, to, energy.as_joules_f64()),
+        }
     }
 
     /// Adds one step of a board.
@@ -721,6 +733,17 @@ mod tests {
         assert_eq!(meter.seconds.len(), 3);
         let watts = max_1s_w(&[meter]);
         assert!((watts - 1.0).abs() < 1e-6, "{watts}");
+    }
+
+    #[test]
+    fn a_board_that_idles_beside_others_has_no_peak() {
+        let mut metrics = Metrics::new(2, 0);
+        metrics.idle(1, Nanos(5 * SECOND), Nanos(10 * SECOND), Microjoules(500_000_000));
+        let joules: Vec<f64> = metrics.timeline.points.iter().map(|p| p.joules).collect();
+        assert!((joules.iter().sum::<f64>() - 500.0).abs() < 1e-9);
+        assert!(
+            joules[..80].iter().all(|j| *j == 0.0) && joules[80..].iter().all(|j| (6.0..6.5).contains(j))
+        );
     }
 
     #[test]
