@@ -5,6 +5,7 @@ use super::workload::Workload;
 use crate::metrics::{About, RequestRecord, Summary};
 use crate::report::{self, RunReport};
 use crate::sim::{Outcome, Setup};
+use crate::trace::TraceError;
 use crate::trace::write::replace;
 use clap::Args;
 use serde::Serialize;
@@ -32,7 +33,7 @@ impl Outputs {
     /// Writes the report and the rows per request.
     pub fn write(&self, title: &str, runs: &[RunReport<'_>]) -> Result<(), CliError> {
         if let Some(path) = &self.per_request {
-            write_file(path, |out| per_request(out, path, runs))?;
+            replace(path, |out| per_request(out, path, runs))?;
         }
         self.write_page(&report::html(title, runs))
     }
@@ -40,7 +41,7 @@ impl Outputs {
     /// Writes the report, if one is wanted.
     pub fn write_page(&self, html: &str) -> Result<(), CliError> {
         if !self.no_report {
-            report::write(&self.report, html).map_err(CliError::io(&self.report))?;
+            replace(&self.report, |file| file.write_all(html.as_bytes()))?;
             say!("report: {}", self.report.display());
         }
         Ok(())
@@ -48,16 +49,16 @@ impl Outputs {
 
     /// Writes the JSON for machines.
     pub fn write_json(&self, value: &impl Serialize) -> Result<(), CliError> {
-        let Some(path) = &self.json else { return Ok(()) };
-        write_file(path, |out| {
-            serde_json::to_writer_pretty(&mut *out, value)?;
-            out.write_all(b"\n")
-        })
+        self.json.as_deref().map_or(Ok(()), |path| Ok(write_json(path, value)?))
     }
 }
 
-fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CliError> {
-    Ok(replace(path, |file| fill(file))?)
+/// Writes JSON for machines.
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TraceError> {
+    replace(path, |out| {
+        serde_json::to_writer_pretty(&mut *out, value)?;
+        out.write_all(b"\n")
+    })
 }
 
 /// One row per request.

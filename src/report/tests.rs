@@ -4,6 +4,8 @@ use crate::metrics::{About, Point, TraceInfo};
 use crate::prng::mix;
 use crate::request::FinishReason;
 use crate::units::{Nanos, Tokens};
+use std::fs;
+use std::path::Path;
 
 /// A made-up run of `requests`, which queue more the larger `slow` is; `lost` of them never end.
 fn run(policy: &str, requests: usize, slow: f64, lost: usize, evictions: u32) -> (Summary, Metrics) {
@@ -114,26 +116,15 @@ fn a_distribution_has_few_points() {
     assert!((200..=402).contains(&longest.unwrap()), "{longest:?}");
 }
 
-#[test]
-fn a_page_replaces_a_file_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("report.html");
-    write(&path, "old").unwrap();
-    write(&path, "new").unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap(), "new");
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    assert!(write(&dir.path().join("none/report.html"), "x").is_err());
-}
-
 /// Writes pages to look at: `FLYBALL_LOOK=folder cargo test look -- --ignored`.
 #[test]
 #[ignore = "writes pages for people to look at"]
 fn look() {
     let dir = std::env::var("FLYBALL_LOOK").expect("a folder");
     let dir = Path::new(&dir);
-    write(&dir.join("six.html"), &page("Six policies on the Azure conversation trace", &six())).unwrap();
+    fs::write(dir.join("six.html"), page("Six policies on the Azure conversation trace", &six())).unwrap();
     let one = [run("srpt", 2000, 0.6, 0, 2)];
-    write(&dir.join("one.html"), &page("SRPT at 90 % load", &one)).unwrap();
+    fs::write(dir.join("one.html"), page("SRPT at 90 % load", &one)).unwrap();
     let summaries: Vec<_> = six().into_iter().map(|r| r.0).collect();
     println!("{}", summary_table(&summaries.iter().collect::<Vec<_>>()));
 }

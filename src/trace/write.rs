@@ -38,7 +38,8 @@ impl Trace {
     }
 }
 
-/// Writes a file whole or not at all: beside it first, then renamed over it.
+/// Writes a file whole or not at all: beside it first, then renamed over it. A link stays, and leads to the new
+/// file. What is no file, such as a pipe or a device, is written into.
 ///
 /// # Errors
 /// What the operating system says; the file is then as it was.
@@ -46,18 +47,44 @@ pub fn replace(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<(), TraceError> {
+    let written = match fs::metadata(path) {
+        Ok(there) if !there.is_file() => write_into(path, write),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => target(path).and_then(|path| write_over(&path, write)),
+    };
+    written.map_err(|source| TraceError::io(path, source))
+}
+
+fn write_into(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let mut file = BufWriter::new(File::options().write(true).open(path)?);
+    write(&mut file)?;
+    file.flush()
+}
+
+fn write_over(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
     let beside = beside(path);
     let written = File::create(&beside).and_then(|file| {
         let mut file = BufWriter::new(file);
         write(&mut file)?;
         file.into_inner()?.sync_all()
     });
-    let moved = written.and_then(|()| fs::rename(&beside, path));
-    moved.map_err(|source| {
+    written.and_then(|()| fs::rename(&beside, path)).inspect_err(|_| {
         // The file beside may not have been made; the error that counts is the first.
         let _ = fs::remove_file(&beside);
-        TraceError::io(path, source)
     })
+}
+
+/// Where a path leads, through links: to a file, or to where one would be.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    const LINKS_MAX: usize = 40; // as Linux follows
+    let mut path = path.to_path_buf();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&path) {
+            Ok(to) => path = path.with_file_name(to),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::other("too many links"))
 }
 
 /// A name in the same folder that two processes do not share.
@@ -110,5 +137,34 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(replace(Path::new("no/such/folder/t"), |_| Ok(())).is_err());
+        assert!(replace(folder.path(), |_| Ok(())).is_err());
+    }
+
+    /// A result that was sent to `/dev/null` took the place of the device.
+    #[test]
+    #[cfg(unix)]
+    fn a_link_stays_and_a_device_is_written_into() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let text = |file: &mut BufWriter<File>| file.write_all(b"new");
+        for there in [true, false] {
+            fs::create_dir_all(path("far")).unwrap();
+            if there {
+                fs::write(path("far/t"), "old").unwrap();
+            }
+            symlink("far/t", path("link")).unwrap();
+            replace(&path("link"), text).unwrap();
+            assert_eq!(fs::read_link(path("link")).unwrap(), Path::new("far/t"));
+            assert_eq!(fs::read(path("far/t")).unwrap(), b"new");
+            assert_eq!(fs::read_dir(path("far")).unwrap().count(), 1);
+            fs::remove_file(path("link")).unwrap();
+            fs::remove_dir_all(path("far")).unwrap();
+        }
+        symlink("/dev/null", path("null")).unwrap();
+        replace(&path("null"), text).unwrap();
+        assert!(fs::metadata(path("null")).unwrap().file_type().is_char_device());
+        symlink("loop", path("loop")).unwrap();
+        assert!(replace(&path("loop"), text).is_err());
     }
 }
