@@ -1,13 +1,8 @@
 //! The command line: reads arguments, runs, prints. Exit code 0 is done, 1 failed, 2 wrong usage.
 
-/// Prints a line; whoever closed the pipe has seen enough.
+/// Prints a line, as [`print`] does.
 macro_rules! say {
-    ($($arg:tt)*) => {{
-        use std::io::Write as _;
-        if writeln!(std::io::stdout(), $($arg)*).is_err() {
-            std::process::exit(0);
-        }
-    }};
+    ($($arg:tt)*) => { $crate::cli::print(format_args!("{}\n", format_args!($($arg)*))) };
 }
 
 mod capacities;
@@ -27,9 +22,11 @@ use crate::sim::SimError;
 use crate::suite::SuiteError;
 use crate::trace::TraceError;
 use clap::{Args, Parser, Subcommand};
-use std::io;
+use std::fmt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use thiserror::Error;
 
 /// flyball: tail-aware scheduling for LLM inference, replayed as it runs.
@@ -84,6 +81,8 @@ pub(crate) enum CliError {
     Record { path: PathBuf, source: Box<RecordError> },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("standard output: {0}")]
+    Print(&'static io::Error),
     #[error("{0}")]
     Usage(String),
 }
@@ -112,7 +111,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => examine(args),
         Command::Trace(args) => trace::run(args).map_err(CliError::from),
     };
-    match result {
+    match result.and_then(|()| printed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("flyball: {error}");
@@ -121,10 +120,28 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Why the first text that was lost could not be printed.
+static UNPRINTED: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints. What cannot be printed stops no command, since files may follow: [`printed`] tells it in the end.
+fn print(text: fmt::Arguments<'_>) {
+    if let Err(error) = io::stdout().write_fmt(text) {
+        // Only the first is told.
+        let _ = UNPRINTED.set(error);
+    }
+}
+
+/// Whether everything was printed. Whoever closed the pipe has seen enough.
+fn printed() -> Result<(), CliError> {
+    match UNPRINTED.get() {
+        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Print(error)),
+        _ => Ok(()),
+    }
+}
+
 fn examine(args: DoctorArgs) -> Result<(), CliError> {
     let found = doctor::report();
     say!("{found}");
     let Some(path) = args.json else { return Ok(()) };
-    let json = serde_json::to_vec_pretty(&found).expect("findings are plain data");
-    std::fs::write(&path, json).map_err(CliError::io(&path))
+    Ok(output::write_json(&path, &found)?)
 }

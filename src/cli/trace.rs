@@ -1,14 +1,14 @@
 //! `flyball trace`: looks at traces, converts, makes and scales them.
 
+use super::output::write_json;
+use super::print;
 use crate::trace::stats::{Lengths, Summary};
-use crate::trace::write::replace;
 use crate::trace::{Arrivals, Format, Mix, ReadOptions, Trace, TraceError, Window, synth};
 use crate::units::Nanos;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -181,12 +181,10 @@ pub fn run(args: TraceArgs) -> Result<(), TraceError> {
             let trace = open(&file, &options)?;
             let summary = trace.summary();
             if let Some(json) = json {
-                replace(&json, |out| {
-                    serde_json::to_writer_pretty(&mut *out, &summary)?;
-                    out.write_all(b"\n")
-                })?;
+                write_json(&json, &summary)?;
             }
-            print(&described(&trace, &summary))
+            print(format_args!("{}", described(&trace, &summary)));
+            Ok(())
         }
         TraceCommand::Convert { input, output, read, keep_ticks } => {
             let trace = open(&input, &ReadOptions { keep_ticks, ..read.options() })?;
@@ -265,18 +263,8 @@ fn write(trace: &Trace, path: &Path) -> Result<(), TraceError> {
     if trace.rate().is_finite() {
         let _ = write!(text, ", {:.4} req/s", trace.rate());
     }
-    text += &format!(", digest {:016x}\n{}", trace.digest, skipped(trace));
-    print(&text)
-}
-
-/// Writes to the standard output; a reader that has gone away is no error.
-fn print(text: &str) -> Result<(), TraceError> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
-            Err(TraceError::Io { path: "standard output".into(), source })
-        }
-        _ => Ok(()),
-    }
+    print(format_args!("{text}, digest {:016x}\n{}", trace.digest, skipped(trace)));
+    Ok(())
 }
 
 /// What `inspect` prints.
