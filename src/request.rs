@@ -2,7 +2,7 @@
 
 use crate::error::SubmitError;
 use crate::units::{Nanos, Tokens};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -97,22 +97,33 @@ impl Prompt {
 #[serde(default)]
 pub struct SamplingParams {
     /// Divides the logits; 0 is greedy.
+    #[serde(deserialize_with = "number_or_nan")]
     pub temperature: f32,
     /// Keep the smallest set of tokens with this much probability; 1 keeps all.
+    #[serde(deserialize_with = "number_or_nan")]
     pub top_p: f32,
     /// Keep this many most likely tokens; 0 keeps all.
     pub top_k: u32,
     /// Keep tokens with at least this share of the most likely one's probability; 0 keeps all.
+    #[serde(deserialize_with = "number_or_nan")]
     pub min_p: f32,
     /// Divides the positive logits, and multiplies the negative ones, of tokens that the prompt or the output has; 1
     /// changes nothing (Keskar et al., "CTRL", 2019).
+    #[serde(deserialize_with = "number_or_nan")]
     pub repetition_penalty: f32,
     /// Taken off a token's logit for each time that the output has it; 0 changes nothing.
+    #[serde(deserialize_with = "number_or_nan")]
     pub frequency_penalty: f32,
     /// Taken off a token's logit if the output has it; 0 changes nothing.
+    #[serde(deserialize_with = "number_or_nan")]
     pub presence_penalty: f32,
     /// Key of the request's own random stream, with the position.
     pub seed: u64,
+}
+
+/// JSON has no number for NaN and the infinities, and gets `null`: read as NaN, which is refused as they were.
+fn number_or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f32::NAN))
 }
 
 impl Default for SamplingParams {

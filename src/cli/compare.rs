@@ -8,7 +8,7 @@ use super::workload::{Workload, WorkloadArgs};
 use crate::metrics::{Metrics, Summary};
 use crate::report::RunReport;
 use crate::report::{summary_table, table};
-use crate::sim::{Setup, simulate};
+use crate::sim::{Refusals, Setup, simulate};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -58,6 +58,7 @@ struct Done {
     cell: usize,
     policy: usize,
     summary: Summary,
+    refusals: Option<Refusals>,
     /// Kept for the first seed alone, which the report draws.
     metrics: Option<Metrics>,
 }
@@ -86,6 +87,7 @@ pub(super) fn run(mut args: CompareArgs) -> Result<(), CliError> {
         loads.iter().flat_map(|load| (1..=seeds).map(|seed| (*load, seed))).collect();
     let mut done = grid(&args, &cells)?;
     done.sort_by_key(|d| (d.cell, d.policy));
+    output::warn_refused(done.iter().filter_map(|d| d.refusals.as_ref()));
     for (at, load) in loads.iter().enumerate() {
         let range = at * seeds as usize..(at + 1) * seeds as usize;
         let runs: Vec<&Done> = done.iter().filter(|d| range.contains(&d.cell)).collect();
@@ -143,7 +145,8 @@ fn run_cell(
         let outcome = simulate(&setup, &workload.arrivals, &mut ())?;
         bar.inc(1);
         let summary = output::summarise(&workload, &setup, &outcome);
-        Ok(Done { cell, policy, summary, metrics: (seed == 1).then_some(outcome.metrics) })
+        let metrics = (seed == 1).then_some(outcome.metrics);
+        Ok(Done { cell, policy, summary, refusals: outcome.refusals, metrics })
     };
     args.policies.iter().enumerate().map(run).collect()
 }

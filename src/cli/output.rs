@@ -4,7 +4,7 @@ use super::CliError;
 use super::workload::Workload;
 use crate::metrics::{About, RequestRecord, Summary};
 use crate::report::{self, RunReport};
-use crate::sim::{Outcome, Setup};
+use crate::sim::{Outcome, Refusals, Setup};
 use crate::trace::TraceError;
 use crate::trace::write::replace;
 use clap::Args;
@@ -155,4 +155,12 @@ pub(super) fn warn_skipped(workload: &Workload) {
         eprintln!("{} rows of {} were skipped:", workload.trace.skipped, workload.trace.name);
         workload.skipped.iter().for_each(|row| eprintln!("  {row}"));
     }
+}
+
+/// Says how many requests were refused in these runs, and why the first was.
+pub(super) fn warn_refused<'r>(refusals: impl IntoIterator<Item = &'r Refusals>) {
+    let mut refusals = refusals.into_iter();
+    let Some(Refusals { count, first }) = refusals.next() else { return };
+    let count = count + refusals.map(|more| more.count).sum::<u64>();
+    eprintln!("{count} requests were refused; the first: {first}");
 }

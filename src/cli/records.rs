@@ -3,6 +3,7 @@
 use super::CliError;
 use super::workload::WorkloadArgs;
 use crate::engine::{Engine, StepReport};
+use crate::error::SubmitError;
 use crate::record::{self, Header, RecordError, Recorder, SCHEMA};
 use crate::request::Request;
 use crate::sched::order::{self, PolicyError};
@@ -117,9 +118,9 @@ impl<W: Write> Observer for Both<'_, W> {
         self.watch.submit(engine, request);
     }
 
-    fn refuse(&mut self, engine: usize) {
-        self.recorder.refuse(engine);
-        self.watch.refuse(engine);
+    fn refuse(&mut self, engine: usize, why: &SubmitError) {
+        self.recorder.refuse(engine, why);
+        self.watch.refuse(engine, why);
     }
 
     fn step(&mut self, engine: usize, report: &StepReport<'_>, state: &Engine) {

@@ -49,6 +49,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
     let mut progress = Progress::new(workload.arrivals.len());
     let outcome = args.records.simulate(&args.workload, &setup, &workload.arrivals, &mut progress)?;
     progress.bar.finish_and_clear();
+    output::warn_refused(&outcome.refusals);
     let summary = output::summarise(&workload, &setup, &outcome);
     let runs = [RunReport { summary: &summary, metrics: &outcome.metrics }];
     say!("{}", output::headline(&summary));

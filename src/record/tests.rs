@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::{Clock, VirtualClock};
 use crate::config::Preempt;
 use crate::engine::Engine;
+use crate::error::SubmitError;
 use crate::exec::sim::{Script, SimExecutor};
 use crate::prng::Prng;
 use crate::request::Prompt;
@@ -146,6 +147,40 @@ fn cancels_and_power_caps_are_inputs() {
     let record = recorder.finish().unwrap();
     let report = replay(record.as_slice()).unwrap();
     assert_eq!((report.steps, report.ended), (engine.counters().steps, 12));
+}
+
+/// NaN and the infinities are `null` in JSON, and a record that held them could not be read.
+#[test]
+fn requests_that_were_refused_for_a_number_that_is_none_replay() {
+    let setup = setup("fcfs", Preempt::Swap, 1, 1);
+    let policy = order::parse(&setup.policy, None).unwrap();
+    let clock = VirtualClock::new();
+    let executor = SimExecutor::new(clock.clone(), setup.cost.clone(), Script::new([Tokens(3)]), 1);
+    let (config, cost) = (setup.config.clone(), setup.cost.clone());
+    let mut engine = Engine::new(config, policy, Box::new(executor), Box::new(clock), cost).unwrap();
+    let mut recorder = Recorder::new(Vec::new(), &header(&setup, &[]));
+    for temperature in [f32::NAN, f32::INFINITY, 0.5] {
+        let mut request = Request::new(Nanos::ZERO, Prompt::Length(Tokens(7)), Tokens(3));
+        request.sampling.temperature = temperature;
+        recorder.submit(0, &request);
+        if let Err(why) = engine.submit(request) {
+            recorder.refuse(0, &why);
+        }
+    }
+    while !engine.is_idle() {
+        recorder.step(0, &engine.step().unwrap());
+    }
+    let record = String::from_utf8(recorder.finish().unwrap()).unwrap();
+    assert_eq!(record.matches(r#""temperature":null"#).count(), 2);
+    assert_eq!(replay(record.as_bytes()).unwrap().ended, 1);
+}
+
+#[test]
+fn what_a_failed_engine_refuses_is_in_no_record() {
+    let mut recorder = Recorder::new(Vec::new(), &header(&setup("fcfs", Preempt::Swap, 1, 1), &[]));
+    recorder.submit(0, &Request::new(Nanos::ZERO, Prompt::Length(Tokens(7)), Tokens(3)));
+    recorder.refuse(0, &SubmitError::Poisoned("no device".into()));
+    assert_eq!(replay(recorder.finish().unwrap().as_slice()).unwrap().steps, 0);
 }
 
 /// The record with one line changed.

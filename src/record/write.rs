@@ -3,6 +3,7 @@
 use super::{Digest, End, Header, Input, Line, Settled, Step};
 use crate::budget::PowerBudget;
 use crate::engine::{Ended, StepReport};
+use crate::error::SubmitError;
 use crate::request::{Request, RequestId};
 use crate::units::Nanos;
 use std::borrow::Cow;
@@ -43,14 +44,17 @@ impl<W: Write> Recorder<W> {
         self.inputs[engine].push(Input::Submit(request.clone()));
     }
 
-    /// The request submitted last to this engine was refused.
+    /// The request submitted last to this engine was refused. What an engine refuses because it has failed is
+    /// in no record: a replay fails no device, and would accept it.
     ///
     /// # Panics
     /// If none was submitted since its last step.
-    pub fn refuse(&mut self, engine: usize) {
+    pub fn refuse(&mut self, engine: usize, why: &SubmitError) {
         let last = self.inputs[engine].pop();
         let Some(Input::Submit(request)) = last else { panic!("only what was submitted is refused") };
-        self.inputs[engine].push(Input::Refuse(request));
+        if !matches!(why, SubmitError::Poisoned(_)) {
+            self.inputs[engine].push(Input::Refuse(request));
+        }
     }
 
     /// A live request is cancelled.

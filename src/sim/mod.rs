@@ -21,7 +21,7 @@ use crate::clock::{Clock, MonotonicClock, VirtualClock};
 use crate::config::Config;
 use crate::cost::CostModel;
 use crate::engine::{Counters, Engine, StepReport};
-use crate::error::{ConfigError, StepError};
+use crate::error::{ConfigError, StepError, SubmitError};
 use crate::exec::sim::{EOS, Script, SimExecutor};
 use crate::metrics::{Histogram, HostFigures, Metrics, StepNanos};
 use crate::record::Recorder;
@@ -113,7 +113,7 @@ pub trait Observer {
     /// A request is about to be submitted to an engine.
     fn submit(&mut self, _engine: usize, _request: &Request) {}
     /// The request that was submitted last was refused.
-    fn refuse(&mut self, _engine: usize) {}
+    fn refuse(&mut self, _engine: usize, _why: &SubmitError) {}
     /// An engine has done a step.
     fn step(&mut self, _engine: usize, _report: &StepReport<'_>, _state: &Engine) {}
 }
@@ -126,8 +126,8 @@ impl<W: Write> Observer for Recorder<W> {
         Recorder::submit(self, engine, request);
     }
 
-    fn refuse(&mut self, engine: usize) {
-        Recorder::refuse(self, engine);
+    fn refuse(&mut self, engine: usize, why: &SubmitError) {
+        Recorder::refuse(self, engine, why);
     }
 
     fn step(&mut self, engine: usize, report: &StepReport<'_>, _: &Engine) {
@@ -150,8 +150,19 @@ pub struct Outcome {
     pub metrics: Metrics,
     /// Counts of all engines together.
     pub counters: Counters,
+    /// Requests that were refused, if any were.
+    pub refusals: Option<Refusals>,
     /// What it cost here.
     pub host: HostFigures,
+}
+
+/// Requests that an engine has not accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusals {
+    /// How many.
+    pub count: u64,
+    /// Why the first of them was refused.
+    pub first: SubmitError,
 }
 
 /// Runs all arrivals, which are in their order, to their end.
@@ -167,6 +178,7 @@ struct Simulation<'s> {
     nodes: Vec<Node>,
     router: router::State,
     metrics: Metrics,
+    refusals: Option<Refusals>,
     wall: MonotonicClock,
     step_ns: Histogram,
     steps: u64,
@@ -184,6 +196,7 @@ impl<'s> Simulation<'s> {
             nodes,
             router: router::State::new(setup.router, setup.gpus as usize, setup.seed),
             metrics: Metrics::new(setup.gpus as usize, arrivals.len()),
+            refusals: None,
             wall: MonotonicClock::new(),
             step_ns: Histogram::default(),
             steps: 0,
@@ -207,7 +220,7 @@ impl<'s> Simulation<'s> {
         let wall_s = self.wall.now().as_secs_f64();
         let counters = self.nodes.iter().map(|n| n.engine.counters()).fold(Counters::default(), sum);
         let host = HostFigures { wall_s, ns_per_step: StepNanos::of(&self.step_ns) };
-        Ok(Outcome { metrics: self.metrics, counters, host })
+        Ok(Outcome { metrics: self.metrics, counters, refusals: self.refusals, host })
     }
 
     /// Steps an engine until its clock has reached `time`, or it has nothing to do.
@@ -262,9 +275,10 @@ impl<'s> Simulation<'s> {
         self.metrics.arrived(arrival.at, arrival.prompt.len());
         let node = &mut self.nodes[index];
         node.clock.advance_to(arrival.at);
-        if node.engine.submit(request).is_err() {
+        if let Err(why) = node.engine.submit(request) {
             self.metrics.refused();
-            watch.refuse(index);
+            watch.refuse(index, &why);
+            self.refusals.get_or_insert(Refusals { count: 0, first: why }).count += 1;
         }
     }
 }

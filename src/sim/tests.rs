@@ -127,6 +127,8 @@ fn run(setup: &Setup, arrivals: &[Arrival]) -> Outcome {
 fn verify(setup: &Setup, arrivals: &[Arrival], outcome: &Outcome) {
     let records = &outcome.metrics.records;
     assert_eq!(records.len(), arrivals.len(), "nothing is lost");
+    let rejected = records.iter().filter(|r| r.reason == Some(FinishReason::Rejected)).count() as u64;
+    assert_eq!(outcome.refusals.as_ref().map_or(0, |refusals| refusals.count), rejected);
     let longest = 400.min(setup.config.kv_blocks.0 * setup.config.block_size.0);
     for (record, arrival) in records.iter().zip(arrivals) {
         let room = longest.checked_sub(arrival.prompt.len().0).filter(|room| *room > 0);
