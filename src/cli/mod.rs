@@ -13,6 +13,7 @@ mod records;
 mod replay;
 mod suite;
 pub mod trace;
+mod values;
 mod workload;
 
 use crate::error::ProfileError;

@@ -2,6 +2,8 @@
 
 use super::output::write_json;
 use super::print;
+use super::values::{positive, process, requests};
+use crate::report::grouped;
 use crate::trace::stats::{Lengths, Summary};
 use crate::trace::{Arrivals, Format, Mix, ReadOptions, Trace, TraceError, Window, synth};
 use crate::units::Nanos;
@@ -207,24 +209,6 @@ pub fn run(args: TraceArgs) -> Result<(), TraceError> {
     }
 }
 
-fn process(name: &str) -> Result<Arrivals, TraceError> {
-    Arrivals::parse(name, 1.0)
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(value) if value > 0.0 && f64::is_finite(value) => Ok(value),
-        _ => Err("must be a number above zero".into()),
-    }
-}
-
-fn requests(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(requests) if (1..=crate::trace::ROWS_MAX).contains(&requests) => Ok(requests),
-        _ => Err(format!("must be a whole number from 1 to {}", crate::trace::ROWS_MAX)),
-    }
-}
-
 fn seconds(text: &str) -> Result<Nanos, String> {
     match text.parse() {
         Ok(secs) if (0.0..=1e9).contains(&secs) => Ok(Nanos::from_secs_f64(secs)),
@@ -344,19 +328,6 @@ fn skipped(trace: &Trace) -> String {
 
 fn measured(value: Option<f64>, digits: usize, unit: &str) -> String {
     value.map_or("-".into(), |value| format!("{value:.digits$}{unit}"))
-}
-
-/// A count with a comma between thousands.
-fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
@@ -485,10 +456,5 @@ rows that are not requests: 1
         for command in ["inspect", "convert", "synth", "scale"] {
             assert!(usage_error(&[command, "--help"]).contains("Examples:\n  flyball trace"), "{command}");
         }
-    }
-
-    #[test]
-    fn thousands_are_grouped() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 }

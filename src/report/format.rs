@@ -118,6 +118,7 @@ mod tests {
         }
         assert_eq!(number(1_234_567.0), "1,234,567");
         assert_eq!(number(f64::INFINITY), "∞");
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use format::grouped;
 pub use format::{joules, number, seconds};
 pub use table::{summary_table, table};
 
