@@ -34,7 +34,7 @@ pub(super) struct CompareArgs {
     #[arg(long, value_delimiter = ',', conflicts_with_all = ["load", "rate_scale"])]
     loads: Vec<f64>,
     /// Seeds 1 to N: 3, or as many as the suite has.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=SEEDS_MAX))]
     seeds: Option<u64>,
     #[command(flatten)]
     suite: SuiteArgs,
@@ -66,6 +66,8 @@ struct Done {
 /// The policies and seeds of a comparison that is no suite.
 const POLICIES: [&str; 6] = ["fcfs", "vllm", "sglang", "las", "sjf", "srpt"];
 const SEEDS: u64 = 3;
+/// The most seeds of a comparison, which holds the figures of all of them.
+pub(super) const SEEDS_MAX: u64 = 10_000;
 
 pub(super) fn run(mut args: CompareArgs) -> Result<(), CliError> {
     if let Some(suite) = args.suite.suite {

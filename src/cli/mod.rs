@@ -97,7 +97,7 @@ impl CliError {
     fn code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Policy(_) | Self::Suite(SuiteError::Policy(_)) => 2,
-            Self::Profile(ProfileError::Unknown { .. }) => 2,
+            Self::Profile(ProfileError::Unknown { .. }) | Self::Trace(TraceError::Request(_)) => 2,
             Self::Sim(SimError::Config(_) | SimError::Policy(_)) => 2,
             _ => 1,
         }

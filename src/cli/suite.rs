@@ -2,6 +2,7 @@
 
 use super::CliError;
 use super::capacities::CacheArgs;
+use super::compare::SEEDS_MAX;
 use super::output::Outputs;
 use crate::clock::{Clock, MonotonicClock};
 use crate::suite::Suite;
@@ -42,7 +43,14 @@ pub(super) struct SuiteArgs {
     #[arg(long, value_name = "TEXT", value_delimiter = ',', requires = "suite", help_heading = "Suites")]
     cells: Vec<String>,
     /// Seeds from this one on.
-    #[arg(long, value_name = "SEED", default_value_t = 1, requires = "suite", help_heading = "Suites")]
+    #[arg(
+        long,
+        value_name = "SEED",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(..=u64::MAX - SEEDS_MAX),
+        requires = "suite",
+        help_heading = "Suites"
+    )]
     first_seed: u64,
     /// A few cells, arms and seeds, with fewer requests: minutes instead of an hour.
     #[arg(long, requires = "suite", help_heading = "Suites")]

@@ -2,6 +2,7 @@
 
 use super::CliError;
 use super::capacities::Capacities;
+use super::values::{positive, process, requests};
 use crate::config::{Config, Preempt, SwapMode};
 use crate::cost::{CostModel, Profile};
 use crate::metrics::TraceInfo;
@@ -41,13 +42,19 @@ pub(super) struct WorkloadArgs {
     #[arg(long, value_name = "RHO", value_parser = positive, help_heading = "Work")]
     load: Option<f64>,
     /// Use this many requests.
-    #[arg(long, value_name = "N", help_heading = "Work")]
+    #[arg(long, value_name = "N", value_parser = requests, help_heading = "Work")]
     requests: Option<usize>,
-    /// Arrivals of a mix or of a length table: poisson, gamma:CV, onoff.
-    #[arg(long, default_value = "poisson", help_heading = "Work")]
-    arrivals: String,
+    #[arg(
+        long,
+        help = format!("Arrivals of a mix or of a length table: {}", Arrivals::NAMES),
+        value_name = "PROCESS",
+        default_value = "poisson",
+        value_parser = process,
+        help_heading = "Work"
+    )]
+    arrivals: Arrivals,
     /// The most tokens that a request asks for. Never the row's own length; the model's limit otherwise.
-    #[arg(long, value_name = "N", help_heading = "Work")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Work")]
     max_tokens: Option<u32>,
     /// Model and machine: a built-in profile or a profile's JSON file.
     #[arg(long, default_value = "h200-llama-3-8b", help_heading = "Machine")]
@@ -83,19 +90,31 @@ pub(super) struct WorkloadArgs {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Limits")]
     pipeline_depth: u8,
     /// Host time between the decision of a step and its start, in microseconds.
-    #[arg(long, value_name = "US", default_value_t = 0, help_heading = "Machine")]
+    #[arg(
+        long,
+        value_name = "US",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(..=STEP_SECS_MAX * 1_000_000),
+        help_heading = "Machine"
+    )]
     host_step_us: u64,
     /// Let every step take this long, whatever is in it: to compare schedulers alone.
-    #[arg(long, value_name = "MS", value_parser = positive, help_heading = "Machine")]
+    #[arg(long, value_name = "MS", value_parser = step_ms, help_heading = "Machine")]
     constant_step_ms: Option<f64>,
     /// Let the policy believe times that are wrong by this factor.
     #[arg(long, value_name = "X", value_parser = positive, help_heading = "Machine")]
     believed_time: Option<f64>,
 }
 
-fn positive(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
-    if value.is_finite() && value > 0.0 { Ok(value) } else { Err("must be above zero".into()) }
+/// The longest step that can be asked for: a quarter of an hour, far from where the clock ends.
+const STEP_SECS_MAX: u64 = 1000;
+
+fn step_ms(text: &str) -> Result<f64, String> {
+    let ms_max = (STEP_SECS_MAX * 1000) as f64;
+    match text.parse() {
+        Ok(ms) if ms > 0.0 && ms <= ms_max => Ok(ms),
+        _ => Err(format!("must be a number above zero, at most {ms_max}")),
+    }
 }
 
 fn preempt(text: &str) -> Result<Preempt, String> {
@@ -166,19 +185,23 @@ impl WorkloadArgs {
     }
 
     fn open(&self, seed: u64, requests: Option<usize>, default: usize) -> Result<Trace, CliError> {
-        let arrivals = Arrivals::parse(&self.arrivals, 1.0)?;
-        if let Ok(mix) = Mix::parse(&self.trace) {
-            return Ok(synth(mix, requests.unwrap_or(default), arrivals, seed)?);
+        let path = Path::new(&self.trace);
+        match Mix::parse(&self.trace) {
+            Ok(mix) => return Ok(synth(mix, requests.unwrap_or(default), self.arrivals, seed)?),
+            Err(unknown) if !path.exists() => {
+                return Err(CliError::Usage(format!("--trace: no such file, and {unknown}")));
+            }
+            Err(_) => {}
         }
         let options = ReadOptions {
             format: self.format,
             skip_bad: self.skip_bad,
             seed,
-            arrivals: Some(arrivals),
+            arrivals: Some(self.arrivals),
             requests,
             ..ReadOptions::default()
         };
-        Ok(Trace::open(Path::new(&self.trace), &options)?)
+        Ok(Trace::open(path, &options)?)
     }
 
     fn workload(

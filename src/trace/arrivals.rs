@@ -3,6 +3,7 @@
 use super::error::TraceError;
 use crate::prng::Prng;
 use crate::units::Nanos;
+use std::ops::RangeInclusive;
 
 /// An arrival process. Rates are requests per second and hold in expectation: a finite trace differs
 /// by its own luck, which [`crate::trace::Trace::set_rate`] takes out.
@@ -33,13 +34,19 @@ pub enum Arrivals {
     AllAtOnce,
 }
 
+/// CVs of gamma gaps: below, all gaps are the mean, and above, nearly all are zero; neither can be drawn in the end.
+const CVS: RangeInclusive<f64> = 0.001..=100.0;
+
 impl Arrivals {
+    /// What [`Arrivals::parse`] reads.
+    pub const NAMES: &str = "poisson, gamma:CV, onoff, all-at-once";
+
     /// Bursts of 60 requests on average at 10 to 30 times the mean rate.
     pub const fn on_off(rate: f64) -> Self {
         Self::OnOff { rate, burst_requests: 60.0, burst_factor: (10.0, 30.0) }
     }
 
-    /// The process that the command line calls `poisson`, `gamma:CV`, `onoff` or `all-at-once`.
+    /// The process that the command line calls so.
     ///
     /// # Errors
     /// An unknown name, or a number that cannot be.
@@ -53,7 +60,7 @@ impl Arrivals {
                 Self::Gamma { rate, cv: cv.parse().map_err(bad)? }
             }
             _ => {
-                let known = "poisson, gamma:CV, onoff, all-at-once";
+                let known = Self::NAMES;
                 return Err(TraceError::Request(format!("no arrival process {name:?}: known are {known}")));
             }
         };
@@ -86,7 +93,13 @@ impl Arrivals {
             Self::Poisson { rate } => positive("the rate", rate),
             Self::Gamma { rate, cv } => {
                 positive("the rate", rate)?;
-                positive("the CV", cv)
+                match CVS.contains(&cv) {
+                    true => Ok(()),
+                    false => {
+                        let (low, high) = (CVS.start(), CVS.end());
+                        Err(TraceError::Request(format!("the CV is {cv}, but must be in {low}..={high}")))
+                    }
+                }
             }
             Self::OnOff { rate, burst_requests, burst_factor: (low, high) } => {
                 positive("the rate", rate)?;
@@ -223,6 +236,9 @@ mod tests {
             ("gamma:x", 1.0),
             ("gamma:0", 1.0),
             ("gamma:-1", 1.0),
+            ("gamma:1e200", 1.0),
+            ("gamma:1e-200", 1.0),
+            ("gamma:NaN", 1.0),
             ("poisson", 0.0),
             ("onoff", f64::NAN),
             ("poisson", f64::INFINITY),
@@ -236,6 +252,14 @@ mod tests {
         let onoff = Arrivals::parse("onoff", 1.0).unwrap();
         assert_eq!(onoff.with_rate(7.0), Arrivals::on_off(7.0));
         assert_eq!(Arrivals::AllAtOnce.with_rate(7.0), Arrivals::AllAtOnce);
+    }
+
+    #[test]
+    fn the_extreme_variations_can_be_drawn() {
+        for cv in [*CVS.start(), *CVS.end()] {
+            let times = Arrivals::Gamma { rate: 1.0, cv }.draw(10_000, &mut Prng::new(1)).unwrap();
+            assert!(times[9_999] > Nanos::ZERO, "{cv}");
+        }
     }
 
     #[test]
