@@ -29,7 +29,12 @@ pub(super) struct RecordArgs {
     record_decisions: bool,
     /// Replay this record instead of a trace, and compare every decision. It says itself what ran on
     /// what: flags for that do not count.
-    #[arg(long, value_name = "FILE", conflicts_with = "record", help_heading = "Records")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["record", "report", "json", "per_request"],
+        help_heading = "Records"
+    )]
     records: Option<PathBuf>,
     /// Print the steps of the record, with reasons.
     #[arg(long, requires = "records", help_heading = "Records")]

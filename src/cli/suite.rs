@@ -4,6 +4,7 @@ use super::CliError;
 use super::capacities::CacheArgs;
 use super::compare::SEEDS_MAX;
 use super::output::Outputs;
+use super::workload::WorkloadArgs;
 use crate::clock::{Clock, MonotonicClock};
 use crate::suite::Suite;
 use crate::suite::arms::{self, Headroom};
@@ -17,7 +18,7 @@ use crate::suite::paper::{self, Paper};
 use crate::suite::public::Public;
 use crate::suite::rows::rows;
 use crate::suite::run::{Bench, Job, Results};
-use clap::{Args, ValueEnum};
+use clap::{Args, Id, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ pub(super) enum Name {
 #[derive(Args, Debug)]
 pub(super) struct SuiteArgs {
     /// Run a published comparison instead.
-    #[arg(long, value_enum, help_heading = "Suites", conflicts_with_all = FLAGS_OF_ONE_WORKLOAD)]
+    #[arg(long, value_enum, help_heading = "Suites", conflicts_with_all = flags_of_one_workload())]
     pub suite: Option<Name>,
     /// Only cells whose names contain one of these: mix-2, onoff, " 1.1".
     #[arg(long, value_name = "TEXT", value_delimiter = ',', requires = "suite", help_heading = "Suites")]
@@ -56,26 +57,25 @@ pub(super) struct SuiteArgs {
     #[arg(long, requires = "suite", help_heading = "Suites")]
     quick: bool,
     /// The folder of public traces.
-    #[arg(long, value_name = "DIR", default_value = "../shared/traces", help_heading = "Suites")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "../shared/traces",
+        requires = "suite",
+        help_heading = "Suites"
+    )]
     traces: PathBuf,
     /// Leave each policy its own headroom; otherwise rivals are shown with 2 % as well.
     #[arg(long, requires = "suite", help_heading = "Suites")]
     as_published: bool,
 }
 
-/// What a suite decides itself.
-const FLAGS_OF_ONE_WORKLOAD: [&str; 10] = [
-    "loads",
-    "trace",
-    "format",
-    "rate_scale",
-    "load",
-    "arrivals",
-    "profile",
-    "gpus",
-    "per_request",
-    "max_num_seqs",
-];
+/// What a suite decides itself: all of a workload, and more.
+fn flags_of_one_workload() -> Vec<Id> {
+    let workload = WorkloadArgs::augment_args(clap::Command::new("workload"));
+    let flags = workload.get_arguments().map(|flag| flag.get_id().clone());
+    flags.chain(["loads", "per_request"].map(Id::from)).collect()
+}
 
 /// Where results are kept, if no folder is named.
 const CACHE: &str = "target/flyball-suite";
