@@ -59,8 +59,14 @@ struct Done {
     policy: usize,
     summary: Summary,
     refusals: Option<Refusals>,
-    /// Kept for the first seed alone, which the report draws.
+    /// Kept for the runs that the report draws, and for all where rows per request are wanted.
     metrics: Option<Metrics>,
+}
+
+impl Done {
+    fn report(&self) -> Option<RunReport<'_>> {
+        self.metrics.as_ref().map(|metrics| RunReport { summary: &self.summary, metrics })
+    }
 }
 
 /// The policies and seeds of a comparison that is no suite.
@@ -95,12 +101,11 @@ pub(super) fn run(mut args: CompareArgs) -> Result<(), CliError> {
         let runs: Vec<&Done> = done.iter().filter(|d| range.contains(&d.cell)).collect();
         print_load(&args, *load, seeds, &runs);
     }
+    args.outputs.write_rows(done.iter().filter_map(Done::report))?;
     let last = (loads.len() - 1) * seeds as usize;
-    let shown = done.iter().filter(|d| d.cell == last);
-    let reports: Vec<RunReport<'_>> = shown
-        .filter_map(|d| d.metrics.as_ref().map(|metrics| RunReport { summary: &d.summary, metrics }))
-        .collect();
-    args.outputs.write("flyball compare", &reports)?;
+    let drawn = done.iter().filter(|d| d.cell == last);
+    let drawn: Vec<RunReport<'_>> = drawn.filter_map(Done::report).collect();
+    args.outputs.write_report("flyball compare", &drawn)?;
     let runs = done.iter().map(|d| d.summary.clone()).collect();
     args.outputs.write_json(&Comparison { schema: "flyball.compare/1", runs })
 }
@@ -147,7 +152,8 @@ fn run_cell(
         let outcome = simulate(&setup, &workload.arrivals, &mut ())?;
         bar.inc(1);
         let summary = output::summarise(&workload, &setup, &outcome);
-        let metrics = (seed == 1).then_some(outcome.metrics);
+        let kept = seed == 1 || args.outputs.wants_rows();
+        let metrics = kept.then_some(outcome.metrics);
         Ok(Done { cell, policy, summary, refusals: outcome.refusals, metrics })
     };
     args.policies.iter().enumerate().map(run).collect()

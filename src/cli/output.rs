@@ -24,17 +24,25 @@ pub(super) struct Outputs {
     /// Write the summary as JSON.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     json: Option<PathBuf>,
-    /// Write one row per request: CSV, or JSON lines if the name ends in .jsonl.
+    /// Write one row per request of every run: CSV, or JSON lines if the name ends in .jsonl.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     per_request: Option<PathBuf>,
 }
 
 impl Outputs {
-    /// Writes the report and the rows per request.
-    pub fn write(&self, title: &str, runs: &[RunReport<'_>]) -> Result<(), CliError> {
-        if let Some(path) = &self.per_request {
-            replace(path, |out| per_request(out, path, runs))?;
-        }
+    /// Whether rows per request are wanted.
+    pub fn wants_rows(&self) -> bool {
+        self.per_request.is_some()
+    }
+
+    /// Writes the rows per request, if they are wanted.
+    pub fn write_rows<'r>(&self, runs: impl IntoIterator<Item = RunReport<'r>>) -> Result<(), CliError> {
+        let Some(path) = &self.per_request else { return Ok(()) };
+        Ok(replace(path, |out| per_request(out, path, runs))?)
+    }
+
+    /// Writes the report of some runs, if one is wanted.
+    pub fn write_report(&self, title: &str, runs: &[RunReport<'_>]) -> Result<(), CliError> {
         self.write_page(&report::html(title, runs))
     }
 
@@ -65,6 +73,7 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Trac
 #[derive(Serialize)]
 struct Row<'r> {
     policy: &'r str,
+    load: Option<f64>,
     seed: u64,
     request: usize,
     arrival_s: f64,
@@ -80,6 +89,7 @@ struct Row<'r> {
 fn row<'r>(summary: &'r Summary, request: usize, r: &RequestRecord) -> Row<'r> {
     Row {
         policy: &summary.policy,
+        load: summary.load,
         seed: summary.seed,
         request,
         arrival_s: r.arrival.as_secs_f64(),
@@ -93,9 +103,13 @@ fn row<'r>(summary: &'r Summary, request: usize, r: &RequestRecord) -> Row<'r> {
     }
 }
 
-fn per_request(out: &mut dyn Write, path: &Path, runs: &[RunReport<'_>]) -> io::Result<()> {
-    let rows = runs.iter().flat_map(|run| {
-        run.metrics.records.iter().enumerate().map(|(i, record)| row(run.summary, i, record))
+fn per_request<'r>(
+    out: &mut dyn Write,
+    path: &Path,
+    runs: impl IntoIterator<Item = RunReport<'r>>,
+) -> io::Result<()> {
+    let rows = runs.into_iter().flat_map(|RunReport { summary, metrics }| {
+        metrics.records.iter().enumerate().map(move |(i, record)| row(summary, i, record))
     });
     if path.extension().is_some_and(|e| e == "jsonl") {
         for row in rows {

@@ -54,7 +54,8 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
     let runs = [RunReport { summary: &summary, metrics: &outcome.metrics }];
     say!("{}", output::headline(&summary));
     say!("{}", crate::report::summary_table(&[&summary]));
-    args.outputs.write("flyball replay", &runs)?;
+    args.outputs.write_rows(runs)?;
+    args.outputs.write_report("flyball replay", &runs)?;
     args.outputs.write_json(&summary)
 }
 
