@@ -147,6 +147,9 @@ fn run_cell(
     bar: &ProgressBar,
 ) -> Result<Vec<Done>, CliError> {
     let workload: Workload = args.workload.compare(load, seed, capacities)?;
+    if cell == 0 {
+        bar.suspend(|| workload.notes.iter().for_each(|note| eprintln!("{note}")));
+    }
     let run = |(policy, name): (usize, &String)| {
         let setup = Setup { policy: name.clone(), ..workload.setup.clone() };
         let outcome = simulate(&setup, &workload.arrivals, &mut ())?;

@@ -163,14 +163,6 @@ pub(super) fn headline(s: &Summary) -> String {
     )
 }
 
-/// Says which rows of the trace were left out.
-pub(super) fn warn_skipped(workload: &Workload) {
-    if workload.trace.skipped > 0 {
-        eprintln!("{} rows of {} were skipped:", workload.trace.skipped, workload.trace.name);
-        workload.skipped.iter().for_each(|row| eprintln!("  {row}"));
-    }
-}
-
 /// Says how many requests were refused in these runs, and why the first was.
 pub(super) fn warn_refused<'r>(refusals: impl IntoIterator<Item = &'r Refusals>) {
     let mut refusals = refusals.into_iter();

@@ -44,7 +44,7 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
         return args.records.replay();
     }
     let workload = args.workload.replay(args.seed, &Capacities::new(args.cache.open()?))?;
-    output::warn_skipped(&workload);
+    workload.notes.iter().for_each(|note| eprintln!("{note}"));
     let setup = Setup { policy: args.policy.clone(), ..workload.setup.clone() };
     let mut progress = Progress::new(workload.arrivals.len());
     let outcome = args.records.simulate(&args.workload, &setup, &workload.arrivals, &mut progress)?;

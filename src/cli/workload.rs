@@ -141,7 +141,18 @@ pub(super) struct Workload {
     pub profile: String,
     pub trace: TraceInfo,
     pub load: Option<f64>,
-    pub skipped: Vec<String>,
+    /// What a user should know of the trace before the figures.
+    pub notes: Vec<String>,
+}
+
+/// Which rows of the trace were left out.
+fn skipped(trace: &Trace) -> Vec<String> {
+    if trace.skipped.count == 0 {
+        return Vec::new();
+    }
+    let head = format!("{} rows of {} were skipped:", trace.skipped.count, trace.name);
+    let rows = trace.skipped.first.iter().map(|row| format!("  line {}: {}", row.line, row.reason));
+    std::iter::once(head).chain(rows).collect()
 }
 
 impl WorkloadArgs {
@@ -154,7 +165,12 @@ impl WorkloadArgs {
     /// What a replay runs: the trace as it is.
     pub fn replay(&self, seed: u64, capacities: &Capacities) -> Result<Workload, CliError> {
         let trace = self.open(seed, self.requests, DEFAULT_REQUESTS)?;
-        self.workload(trace, self.load(), seed, capacities)
+        let mut workload = self.workload(trace, self.load(), seed, capacities)?;
+        let (name, has) = (&workload.trace.name, workload.arrivals.len());
+        if let Some(wanted) = self.requests.filter(|wanted| *wanted > has) {
+            workload.notes.push(format!("{name} has {has} requests, not {wanted}: all of them are replayed"));
+        }
+        Ok(workload)
     }
 
     /// What seed `seed` of a comparison runs: a recorded trace starts elsewhere for each seed.
@@ -235,7 +251,7 @@ impl WorkloadArgs {
                 skipped: trace.skipped.count,
             },
             load,
-            skipped: trace.skipped.first.iter().map(|r| format!("line {}: {}", r.line, r.reason)).collect(),
+            notes: skipped(&trace),
         })
     }
 
