@@ -72,7 +72,13 @@ pub(super) struct WorkloadArgs {
     #[arg(long, value_name = "N", default_value_t = 1024, help_heading = "Limits")]
     max_num_batched_tokens: u32,
     /// Tokens of a KV block.
-    #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Limits"
+    )]
     block_size: u32,
     /// Tokens of KV on the device; the profile's otherwise.
     #[arg(long, value_name = "N", help_heading = "Limits")]
@@ -284,7 +290,7 @@ impl WorkloadArgs {
 
     fn config(&self, profile: &Profile, trace: &Trace) -> Config {
         let limits = &profile.limits;
-        let block_size = Tokens(self.block_size.max(1));
+        let block_size = Tokens(self.block_size);
         let whole = |tokens: u32| Blocks(tokens / block_size.0);
         let max_num_seqs = self.max_num_seqs.unwrap_or(limits.max_num_seqs);
         let contents = trace.rows.iter().any(|row| row.content.is_some());
