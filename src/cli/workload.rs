@@ -162,9 +162,10 @@ fn skipped(trace: &Trace) -> Vec<String> {
 }
 
 impl WorkloadArgs {
-    /// Loads of a comparison; the single load of a replay otherwise.
+    /// The load that was asked for, or that of a mix, unless it has no rate to scale.
     pub fn load(&self) -> Option<f64> {
-        let built_in = self.rate_scale.is_none() && Mix::parse(&self.trace).is_ok();
+        let at_once = self.arrivals == Arrivals::AllAtOnce || self.requests == Some(1);
+        let built_in = self.rate_scale.is_none() && !at_once && Mix::parse(&self.trace).is_ok();
         self.load.or(built_in.then_some(DEFAULT_LOAD))
     }
 
@@ -237,6 +238,13 @@ impl WorkloadArgs {
         let setup = self.setup(&profile, &trace, seed);
         let mut scale = self.rate_scale.unwrap_or(1.0);
         if let Some(load) = load {
+            if trace.span() == Nanos::ZERO {
+                let reason = format!(
+                    "all requests of {} arrive at once, so no load can be set; --rate-scale 1 instead runs them so",
+                    trace.name
+                );
+                return Err(CliError::Usage(reason));
+            }
             let measure = || capacity(&setup, &arrivals(&trace));
             let capacity = capacities.of(&self.capacity_key(&profile, &setup, &trace), measure)?;
             let rate = load * f64::from(self.gpus) * capacity;
