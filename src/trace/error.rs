@@ -42,7 +42,7 @@ pub enum TraceError {
     },
     /// A row arrives before the one above it.
     #[error(
-        "{}, line {line}: arrives before the row above it; --sort puts the rows in the order of arrival",
+        "{}, line {line}: arrives before the row above it; `flyball trace convert --sort` puts rows in their order",
         path.display()
     )]
     Unsorted {

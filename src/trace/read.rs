@@ -405,8 +405,7 @@ mod tests {
     #[test]
     fn disorder_is_refused_or_sorted_stably() {
         let text = format!("{BURST}9,m,1,1,2,l\n4,m,2,1,3,l\n9,m,3,1,4,l\n4,m,4,1,5,l\n");
-        let message =
-            "t, line 3: arrives before the row above it; --sort puts the rows in the order of arrival";
+        let message = "t, line 3: arrives before the row above it; `flyball trace convert --sort` puts rows in their order";
         assert_eq!(refusal(&text), message);
         let skip = ReadOptions { skip_bad: true, ..ReadOptions::default() };
         assert!(matches!(open_with(&text, &skip), Err(TraceError::Unsorted { line: 3, .. })));

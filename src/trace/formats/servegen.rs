@@ -32,6 +32,8 @@ const WINDOW_SECS: f64 = 600.0;
 const TABLES_BYTES_MAX: u64 = 256 << 20;
 /// The most images or other parts of one prompt; the public tables have 49.
 const PARTS_MAX: u32 = 4096;
+/// What helps against too many requests.
+const FEWER: &str = "`flyball trace convert` with --duration or --client-scale draws fewer";
 
 /// Which part of a ServeGen folder is drawn. The default is the first hour.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,8 +66,7 @@ pub fn draw(
     }
     let expected: f64 = clients.iter().map(|client| client.requests).sum();
     if expected > ROWS_MAX as f64 * 0.9 {
-        let reason =
-            format!("about {expected:.0} requests would be drawn; --duration or --client-scale cut them");
+        let reason = format!("about {expected:.0} requests would be drawn; {FEWER}");
         return Err(TraceError::unusable(path, reason));
     }
     let root = Prng::new(options.seed).split(purpose::CLIENTS);
@@ -197,7 +198,7 @@ impl Drawn {
             return Ok(());
         }
         if self.rows.len() == ROWS_MAX {
-            return Err(format!("more than {ROWS_MAX} requests were drawn; --client-scale draws fewer"));
+            return Err(format!("more than {ROWS_MAX} requests were drawn; {FEWER}"));
         }
         let (arrival, prompt, output) = (Nanos::from_secs_f64(at), Tokens(prompt), Tokens(output));
         self.rows.push(TraceRow { arrival, prompt, output, client, priority: 0, content: None });
