@@ -21,6 +21,8 @@ const DEFAULT_REQUESTS: usize = 2_000;
 const DEFAULT_LOAD: f64 = 0.95;
 /// Requests of a mix in `compare`, and of a rotated trace.
 const COMPARE_REQUESTS: usize = 10_000;
+/// The most that a config allows.
+const RESIDENT_MAX: u32 = 1 << 16;
 
 /// What is run, and on what.
 #[derive(Args, Clone, Debug)]
@@ -307,7 +309,7 @@ impl WorkloadArgs {
             kv_blocks: whole(self.kv_tokens.unwrap_or(limits.kv_tokens.0)),
             host_blocks: whole(limits.host_kv_tokens.0),
             max_num_seqs,
-            max_resident: max_num_seqs.saturating_mul(2),
+            max_resident: max_num_seqs.saturating_mul(2).min(RESIDENT_MAX),
             max_num_batched_tokens: Tokens(self.max_num_batched_tokens),
             max_model_len: limits.max_model_len,
             waiting_max: trace.rows.len() as u32,
