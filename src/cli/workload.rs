@@ -255,6 +255,7 @@ impl WorkloadArgs {
         } else if scale != 1.0 {
             trace.scale_rate(scale);
         }
+        trace.check()?;
         Ok(Workload {
             setup,
             arrivals: arrivals(&trace),

@@ -33,6 +33,8 @@ use std::sync::Arc;
 pub const TOKENS_MAX: u32 = 1 << 24;
 /// The most rows of a trace, 2.7 GB of them.
 pub const ROWS_MAX: usize = 1 << 26;
+/// The latest time that a trace may name, since its own zero or since 1970: 300 years.
+pub const SPAN_MAX: Nanos = Nanos(300 * 366 * 86_400 * 1_000_000_000);
 /// Tokens that one content id stands for where a trace does not say: Mooncake's block.
 pub const GRANULARITY: Tokens = Tokens(512);
 
@@ -134,6 +136,17 @@ impl Trace {
             Nanos::ZERO => f64::INFINITY,
             span => (self.rows.len() - 1) as f64 / span.as_secs_f64(),
         }
+    }
+
+    /// Whether its clock ends within what a trace may span, which no change of the rate looks at.
+    ///
+    /// # Errors
+    /// If it does not: nobody could read it.
+    pub fn check(&self) -> Result<(), TraceError> {
+        if self.span() <= SPAN_MAX {
+            return Ok(());
+        }
+        Err(TraceError::Request(format!("{}: spans more than 300 years; take a higher rate", self.name)))
     }
 
     /// Makes requests arrive `factor` times as fast: divides the clock, so that bursts stay bursts.

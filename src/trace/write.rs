@@ -14,8 +14,9 @@ impl Trace {
     /// Writes JSON lines; gzip if the name ends in `.gz`. The same trace gives the same bytes.
     ///
     /// # Errors
-    /// What the operating system says. An old file of this name is then as it was.
+    /// If [`Trace::check`] fails, or what the operating system says. An old file of this name is then as it was.
     pub fn write(&self, path: &Path) -> Result<(), TraceError> {
+        self.check()?;
         replace(path, |file| match path.extension().is_some_and(|end| end == "gz") {
             true => {
                 let mut gzip = GzEncoder::new(file, Compression::default());
@@ -122,6 +123,15 @@ mod tests {
             }
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left beside the files");
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let trace = synth(Mix::Mix1, 5, Arrivals::Poisson { rate: 1e-300 }, 1).unwrap();
+        let error = trace.write(&folder.path().join("t.jsonl")).unwrap_err().to_string();
+        assert_eq!(error, "mix-1: spans more than 300 years; take a higher rate");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

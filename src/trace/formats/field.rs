@@ -1,12 +1,11 @@
 //! Numbers and times as traces write them. Exact: no time passes through a float unless it was
 //! written with an exponent.
 
-use crate::trace::TOKENS_MAX;
+use crate::trace::{SPAN_MAX, TOKENS_MAX};
 use crate::units::{Nanos, Tokens};
 
 const NANOS_PER_SEC: u64 = 1_000_000_000;
-/// The latest time that a trace may name, since its own zero or since 1970: 300 years.
-const SECS_MAX: u64 = 300 * 366 * 86_400;
+const SECS_MAX: u64 = SPAN_MAX.0 / NANOS_PER_SEC;
 
 /// A count of tokens; zero is a count.
 pub fn tokens(name: &str, text: &str) -> Result<Tokens, String> {
@@ -63,7 +62,7 @@ pub fn time(name: &str, value: f64, unit_nanos: f64) -> Result<Nanos, String> {
     if nanos.is_nan() || nanos < 0.0 {
         return Err(format!("{name} is {value}, before zero"));
     }
-    if nanos > (SECS_MAX * NANOS_PER_SEC) as f64 {
+    if nanos > SPAN_MAX.0 as f64 {
         return Err(format!("{name} is {value}, more than 300 years"));
     }
     Ok(Nanos(nanos.round() as u64))
