@@ -60,8 +60,17 @@ pub fn report_of(root: &Path, env: &dyn Fn(&str) -> Option<String>, cores: Optio
         node.limit("rtprio", "Max realtime priority", "the controller's thread may run in real time", 1),
         node.gpu(),
         node.driver(),
-        node.library("libcuda", "libcuda.so.1", "the CUDA executor can load the driver"),
-        node.library("nvml", "libnvidia-ml.so.1", "live power readings and caps"),
+        node.library(
+            "libcuda",
+            "libcuda.so.1",
+            ("the CUDA executor can load the driver", "no CUDA execution"),
+        ),
+        node.library("libcublasLt", "libcublasLt.so.13", ("matrix products can run", "no CUDA execution")),
+        node.library(
+            "nvml",
+            "libnvidia-ml.so.1",
+            ("live power readings and caps", "no live power: energy is modelled from the profile"),
+        ),
         node.nvcc(),
     ];
     let verdicts = verdicts(&findings);
@@ -79,8 +88,8 @@ fn verdicts(findings: &[Finding]) -> Vec<Verdict> {
         verdict("simulation and replay", &[], "need nothing but a core"),
         verdict(
             "CUDA execution",
-            &["GPU", "libcuda"],
-            "a GPU and the driver's library are there; this version brings no kernels yet",
+            &["GPU", "libcuda", "libcublasLt"],
+            "all it loads is there; the kernels are in this build if it found nvcc",
         ),
         verdict("live power and caps", &["GPU", "nvml"], "NVML is there; this version does not read it yet"),
         verdict("building the kernels", &["nvcc"], "nvcc is there; it is needed to build, not to run"),
@@ -251,7 +260,7 @@ impl Node<'_> {
 }
 
 /// Where the dynamic linker commonly looks.
-const LIBRARY_FOLDERS: [&str; 9] = [
+const LIBRARY_FOLDERS: [&str; 10] = [
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
     "/lib/x86_64-linux-gnu",
@@ -260,23 +269,20 @@ const LIBRARY_FOLDERS: [&str; 9] = [
     "/usr/local/lib",
     "/usr/local/nvidia/lib64",
     "/usr/local/cuda/compat",
+    "/usr/local/cuda/lib64",
     "/run/opengl-driver/lib",
 ];
 
 impl Node<'_> {
-    fn library(&self, name: &'static str, file: &str, effect: &str) -> Finding {
+    fn library(&self, name: &'static str, file: &str, effect: (&str, &str)) -> Finding {
         let own = (self.env)("LD_LIBRARY_PATH").unwrap_or_default();
         let folders = own.split(':').filter(|f| !f.is_empty()).chain(LIBRARY_FOLDERS);
         let found =
             folders.map(|f| format!("{}/{file}", f.trim_end_matches('/'))).find(|f| self.path(f).is_file());
-        let missing = match name {
-            "nvml" => "no live power: energy is modelled from the profile",
-            _ => "no CUDA execution: the driver's library is missing",
-        };
         let present = found.is_some();
         let detail =
             found.unwrap_or_else(|| format!("{file} is in no usual folder and not in LD_LIBRARY_PATH"));
-        finding(name, present, detail, (effect, missing))
+        finding(name, present, detail, effect)
     }
 
     fn nvcc(&self) -> Finding {
@@ -376,6 +382,7 @@ mod tests {
         put(root, "dev/nvidiactl", "");
         put(root, "opt/lib/libnvidia-ml.so.1", "");
         put(root, "usr/lib64/libcuda.so.1", "");
+        put(root, "usr/local/cuda/lib64/libcublasLt.so.13", "");
         put(root, "opt/cuda/bin/nvcc", "");
         let env = |name: &str| match name {
             "LD_LIBRARY_PATH" => Some("/opt/lib/".to_string()),
@@ -391,6 +398,17 @@ mod tests {
         assert_eq!(of(&doctor, "GPU").detail, "NVIDIA H200 at 0000:19:00.0; /dev/nvidia0");
         assert_eq!(of(&doctor, "nvml").detail, "/opt/lib/libnvidia-ml.so.1");
         assert_eq!(of(&doctor, "nvcc").detail, "/opt/cuda/bin/nvcc (by CUDA_HOME)");
+    }
+
+    /// The driver brings no cuBLASLt, which the executor loads first of all.
+    #[test]
+    fn a_driver_alone_does_not_execute() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "dev/nvidia0", "");
+        put(root.path(), "usr/lib64/libcuda.so.1", "");
+        let doctor = report_of(root.path(), &|_| None, None);
+        let cuda = doctor.verdicts.iter().find(|v| v.what == "CUDA execution").unwrap();
+        assert_eq!((cuda.works, cuda.why.as_str()), (false, "no libcublasLt"));
     }
 
     #[test]
