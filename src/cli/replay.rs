@@ -7,6 +7,7 @@ use super::records::RecordArgs;
 use super::workload::WorkloadArgs;
 use crate::engine::{Engine, StepReport};
 use crate::report::RunReport;
+use crate::sched::order;
 use crate::sim::{Observer, Setup};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -23,8 +24,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 Without arguments: 2,000 requests of mix-1 at load 0.95 on an H200.")]
 pub(super) struct ReplayArgs {
-    /// The policy: fcfs, vllm, sglang, sjf, srpt, las; with parameters as in las:k=128.
-    #[arg(long, default_value = "flyball")]
+    #[arg(
+        long,
+        help = format!("The policy, with parameters as in las:k=128: {}", order::NAMES.join(", ")),
+        default_value = "flyball"
+    )]
     policy: String,
     /// Seed of everything drawn.
     #[arg(long, default_value_t = 1)]

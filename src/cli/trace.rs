@@ -74,15 +74,14 @@ file has them, on its grid if it has one.")]
   flyball trace synth --mix chat --requests 5000 --rate 8 --arrivals gamma:3 --seed 7 chat.jsonl.gz
   flyball trace synth --mix mix-1 --requests 2000 --rate 0.8 --arrivals onoff bursts.jsonl
 
-Mixes: mix-1 is 20 % reasoning and 80 % short outputs, mix-2 70 % and 30 %, s1k reasoning only, chat
-like Azure's conversations. One seed gives the same bytes on every machine. The rate holds in
+Mixes: mix-1 is 20 % reasoning and 80 % short outputs, mix-05 5 % and 95 %, mix-2 70 % and 30 %, s1k
+reasoning only, chat like Azure's conversations. One seed gives the same bytes on every machine. The rate holds in
 expectation; `trace inspect` shows what came out.")]
     Synth {
         /// The file to write; gzip if it ends in .gz.
         #[arg(value_name = "OUT")]
         output: PathBuf,
-        /// Lengths: mix-1, mix-2, s1k or chat.
-        #[arg(long, default_value = "mix-1", value_parser = Mix::parse)]
+        #[arg(long, help = format!("Lengths: {}", Mix::names()), default_value = "mix-1", value_parser = Mix::parse)]
         mix: Mix,
         /// How many requests.
         #[arg(long, value_name = "N", default_value = "2000", value_parser = requests)]
@@ -90,8 +89,7 @@ expectation; `trace inspect` shows what came out.")]
         /// Requests per second.
         #[arg(long, value_name = "R", default_value = "1", value_parser = positive)]
         rate: f64,
-        /// Arrivals: poisson, gamma:CV, onoff or all-at-once.
-        #[arg(long, value_name = "PROCESS", default_value = "poisson", value_parser = process)]
+        #[arg(long, help = format!("Arrivals: {}", Arrivals::NAMES), value_name = "PROCESS", default_value = "poisson", value_parser = process)]
         arrivals: Arrivals,
         /// Seed of everything that is drawn.
         #[arg(long, value_name = "S", default_value_t = 1)]
@@ -139,8 +137,7 @@ struct ReadArgs {
     /// Seed of everything that is drawn.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// For lengths without times: poisson, gamma:CV, onoff or all-at-once.
-    #[arg(long, value_name = "PROCESS", value_parser = process)]
+    #[arg(long, help = format!("For lengths without times: {}", Arrivals::NAMES), value_name = "PROCESS", value_parser = process)]
     arrivals: Option<Arrivals>,
     /// For lengths without times: requests per second.
     #[arg(long, value_name = "R", default_value = "1", value_parser = positive)]

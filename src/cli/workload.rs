@@ -27,8 +27,12 @@ const RESIDENT_MAX: u32 = 1 << 16;
 /// What is run, and on what.
 #[derive(Args, Clone, Debug)]
 pub(super) struct WorkloadArgs {
-    /// A trace file, a ServeGen folder, or a built-in mix: mix-05, mix-1, mix-2, s1k, chat.
-    #[arg(long, default_value = "mix-1", help_heading = "Work")]
+    #[arg(
+        long,
+        help = format!("A trace file, a ServeGen folder, or a built-in mix: {}", Mix::names()),
+        default_value = "mix-1",
+        help_heading = "Work"
+    )]
     trace: String,
     /// The trace's format; guessed from its content otherwise.
     #[arg(long, help_heading = "Work")]

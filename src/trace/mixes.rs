@@ -39,13 +39,17 @@ impl Mix {
         }
     }
 
+    /// All names, for people.
+    pub fn names() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
+
     /// The mix of this name.
     ///
     /// # Errors
     /// The known names.
     pub fn parse(name: &str) -> Result<Self, TraceError> {
-        let known = Self::ALL.map(Self::name).join(", ");
-        let unknown = || TraceError::Request(format!("no mix {name:?}: known are {known}"));
+        let unknown = || TraceError::Request(format!("no mix {name:?}: known are {}", Self::names()));
         Self::ALL.into_iter().find(|mix| mix.name() == name).ok_or_else(unknown)
     }
 
