@@ -149,7 +149,11 @@ fn what_is_not_as_it_was_asked_for_is_told() {
 fn what_arrives_at_once_has_no_load_unless_one_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     for command in [REPLAY, COMPARE] {
-        assert_eq!(run(folder.path(), &format!("{command} --arrivals all-at-once")).0, 0);
+        let Output { status, stdout, .. } =
+            flyball(folder.path(), &format!("{command} --arrivals all-at-once")).output().unwrap();
+        assert!(status.success());
+        let printed = String::from_utf8(stdout).unwrap();
+        assert!(!printed.contains("load") && !printed.contains("inf "), "{printed}");
     }
 }
 

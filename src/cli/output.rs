@@ -143,6 +143,10 @@ pub(super) fn summarise(workload: &Workload, setup: &Setup, outcome: &Outcome) -
 
 /// One line on what was run.
 pub(super) fn headline(s: &Summary) -> String {
+    let rate = match s.trace.rate.is_finite() {
+        true => format!("at {:.3} requests/s", s.trace.rate),
+        false => "all at once".into(),
+    };
     let load = s.load.map_or_else(String::new, |load| format!(", load {load}"));
     let cached = if s.tokens.cached > 0 {
         let share = 100.0 * s.tokens.cached as f64 / s.tokens.prompt as f64;
@@ -151,10 +155,9 @@ pub(super) fn headline(s: &Summary) -> String {
         String::new()
     };
     format!(
-        "{} requests of {} at {:.3} requests/s{load}, {} x {}; {} steps in {:.2} s ({:.0} requests/s){cached}",
+        "{} requests of {} {rate}{load}, {} x {}; {} steps in {:.2} s ({:.0} requests/s){cached}",
         s.requests.submitted,
         s.trace.name,
-        s.trace.rate,
         s.gpus,
         s.profile,
         s.steps,
