@@ -46,11 +46,13 @@ impl Limits {
         shares: usize,
     ) -> Self {
         let rows = (config.max_num_seqs as usize).max(config.max_resident as usize).min(tokens);
+        // Decodes are padded with the rest of their graph, and a row of padding takes a chunk as any other.
+        let decodes = rows.max(samples);
         let blocks_of_row = config.blocks_per_seq_max().0 as usize;
         let longest = blocks_of_row * config.block_size.0 as usize;
         let cached = config.kv_blocks.0 as usize * config.block_size.0 as usize;
         Self {
-            counts: Counts { tokens, decodes: rows, prefills: rows, samples },
+            counts: Counts { tokens, decodes, prefills: rows, samples },
             slots: config.max_resident as usize,
             table_stride: blocks_of_row.next_multiple_of(4),
             shares,
@@ -218,4 +220,21 @@ pub fn clear(work: &Work, device: &Device) -> Result<(), CudaError> {
         stream.fill(input, 0)?;
     }
     stream.synchronize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::products::row_counts;
+    use super::*;
+    use crate::model::tiny;
+
+    /// 385 decodes are 512 rows in a graph: each row of padding takes a chunk too, and each share may cut one more.
+    #[test]
+    fn a_batch_between_two_graph_sizes_fits_the_plan() {
+        let config = Config { max_num_seqs: 400, max_resident: 400, ..Config::default() };
+        let (shares, rows) = (33, *row_counts(400, false).last().unwrap());
+        let limits = Limits::new(&config, &tiny(), Dtype::Bf16, 1024, rows, shares);
+        assert_eq!(rows, 512);
+        assert!(limits.counts.decodes >= rows && limits.chunks() >= rows + shares, "{limits:?}");
+    }
 }
