@@ -381,6 +381,29 @@ fn the_padding_of_a_graph_writes_no_keys() {
     });
 }
 
+/// All slots share a prefix from one step on: 1280 entries of the block tables, of 32 blocks. The last one reads it.
+#[test]
+fn more_changes_of_the_tables_than_blocks_reach_the_device() {
+    let config = Config { kv_blocks: Blocks(32), max_resident: 64, ..ample() };
+    let prompt: Vec<u32> = (0..32).map(|at| at * 37 % 256).collect();
+    let blocks: Vec<u32> = (3..23).collect();
+    on_devices(|ordinal| {
+        let clock = Box::new(MonotonicClock::new());
+        let mut executor = CudaExecutor::new(&MODEL, &config, fast(ordinal), clock).unwrap();
+        let mut outcome = StepOutcome::default();
+        let mut step = |plan: &BatchPlan| {
+            let flying = executor.submit(plan).unwrap();
+            executor.wait(flying, &mut outcome).unwrap();
+            outcome.tokens[0]
+        };
+        step(&rows(0, &blocks, 0, &prompt));
+        let drawn = step(&rows(0, &[], 32, &[9]));
+        let mut last = rows(63, &[], 32, &[9]);
+        last.tables = (0..64).flat_map(|slot| rows(slot, &blocks, 0, &[]).tables).collect();
+        assert_eq!(step(&last), drawn, "device {ordinal}");
+    });
+}
+
 #[test]
 fn a_device_that_fails_is_lost_and_says_in_what() {
     if on_gpu() {

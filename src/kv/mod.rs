@@ -341,8 +341,8 @@ impl Kv {
         self.debug_check();
     }
 
-    /// Swaps the table entries that changed since the last call for the old ones in `into`. At most all
-    /// blocks once per step, so the buffer that is lent here never grows behind that.
+    /// Swaps the table entries that changed since the last call for the old ones in `into`. There is room for
+    /// all blocks once; only rows that share blocks name one more than once in a step, and make it grow.
     pub fn take_deltas(&mut self, into: &mut Vec<TableDelta>) {
         into.clear();
         std::mem::swap(into, &mut self.deltas);

@@ -171,17 +171,19 @@ impl CudaExecutor {
 
     fn upload(&self, stage: &Stage, layout: &Layout) -> Result<(), CudaError> {
         let (work, main) = (self.forward.work(), &self.branches.main);
-        let words = layout.words + 2 * stage.changes;
+        let words = layout.words + 2 * stage.changes.unwrap_or(0);
         main.upload_pinned(&stage.words, 0, &work.inputs.part(0, words))?;
         if stage.listed > 0 {
             let half = work.said.len() / 2;
             main.upload_pinned(&stage.said, 0, &work.said.part(0, stage.listed))?;
             main.upload_pinned(&stage.said, half, &work.said.part(half, stage.listed))?;
         }
-        if stage.changes > 0 {
-            self.forward.change_tables(main, layout, stage.changes)?;
+        match stage.changes {
+            Some(0) => Ok(()),
+            Some(changes) => self.forward.change_tables(main, layout, changes),
+            // As rare as many requests that share a long prefix and begin in one step: it may wait for the device.
+            None => main.upload(&self.host.tables, &work.slot_tables),
         }
-        Ok(())
     }
 
     /// The layout of such a step, and which graph is it, if one is: then with the graph's padding. Elsewhere products
@@ -208,7 +210,7 @@ impl CudaExecutor {
         let main = &self.branches.main;
         self.mover.begin(main, self.forward.pool(), &plan.before, &plan.beside)?;
         main.record(&stage.started)?;
-        if !plan.rows.is_empty() || stage.changes > 0 {
+        if !plan.rows.is_empty() || stage.changes != Some(0) {
             self.upload(stage, &layout)?;
         }
         if counts.tokens > 0 {

@@ -57,8 +57,9 @@ pub struct Stage {
     pub noted: Vec<(usize, u32)>,
     /// How long the list for penalties is.
     pub listed: usize,
-    /// Changes of the block tables.
-    pub changes: usize,
+    /// Changes of the block tables behind the arrays; none if there is no room for so many, and all tables are to be
+    /// uploaded.
+    pub changes: Option<usize>,
 }
 
 impl Stage {
@@ -79,7 +80,7 @@ impl Stage {
             yields: Vec::with_capacity(limits.counts.decodes),
             noted: Vec::with_capacity(limits.counts.samples),
             listed: 0,
-            changes: 0,
+            changes: Some(0),
         })
     }
 }
@@ -88,7 +89,7 @@ impl Stage {
 #[derive(Debug)]
 pub struct Host {
     /// `[slots, table_stride]`: the block tables.
-    tables: Vec<u32>,
+    pub tables: Vec<u32>,
     /// By slot.
     pub drawing: Vec<Drawing>,
     /// Rows with one token, by their place in the plan.
@@ -222,8 +223,9 @@ impl Host {
             filled.words[layout.said_from.start + sample + 1] = filled.listed as u32;
         }
         *listed = filled.listed;
-        *changes = plan.tables.len();
-        for (delta, pair) in plan.tables.iter().zip(words[layout.words..].chunks_exact_mut(2)) {
+        let pairs = words[layout.words..].chunks_exact_mut(2);
+        *changes = Some(plan.tables.len()).filter(|changes| *changes <= pairs.len());
+        for (delta, pair) in plan.tables.iter().zip(pairs) {
             pair[0] = (delta.slot.index() * self.table_stride) as u32 + delta.index;
             pair[1] = delta.block.0;
         }

@@ -25,7 +25,7 @@ pub struct Limits {
     pub shares: usize,
     /// Tiles of prefill over all rows.
     pub tiles: usize,
-    /// Changes of the block tables.
+    /// Changes of the block tables; with more, where requests share prefixes, all tables are uploaded.
     pub changes: usize,
     /// Tokens listed for penalties over all rows.
     pub said: usize,
