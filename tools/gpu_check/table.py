@@ -3,8 +3,9 @@
     python3 table.py [--power SAMPLES.csv] FILE.jsonl...
 
 Rows are ours: microseconds, GB/s or TFLOP/s, per cent of the ceiling measured in the same run (copies for bytes,
-matrix products for FLOP), the best rival on the same shape and how many times longer it takes. What was timed more than
-once counts with its median. Exits with 1 if a bar is missed, 2 if one could not be judged.
+matrix products for FLOP), the best rival on the same shape and how many times longer it takes. Bars judge what the
+executor runs; the other ways of ours are called variants. What was timed more than once counts with its median. Exits
+with 1 if a bar is missed, 2 if one could not be judged.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import statistics
 import sys
 
 OURS = "flyball"
+# What the executor runs of a family, where that is not called as all of ours are: the first that the card has.
+RUN = {"prefill": ("flyball hopper", "flyball mma"), "mixed": ("flyball branches",)}
 # Of launch parameters: shown, and judged by no bar.
 SWEEP = "sweep"
 
@@ -40,10 +43,21 @@ class Results:
     def of(self, family, shape):
         return [row for (f, s, _), row in self.rows.items() if (f, s) == (family, shape)]
 
+    def run(self, family, shape):
+        """What the executor runs; None where it was not measured."""
+        names = ((family, shape, impl) for impl in RUN.get(family, (OURS,)))
+        return next((self.rows[name] for name in names if name in self.rows), None)
+
     def ours(self, family, shape):
-        """The fastest of ours, for the executor picks it; of those that can be true."""
-        rows = (row for row in self.of(family, shape) if row["impl"].startswith(OURS))
-        return fastest(row for row in rows if not impossible(self, row))
+        """The same, if it can be true."""
+        row = self.run(family, shape)
+        return None if row and impossible(self, row) else row
+
+    def variants(self, family, shape):
+        """The other ways of ours, the fastest first."""
+        run = self.run(family, shape)
+        rows = (row for row in self.of(family, shape) if row["impl"].startswith(OURS) and row is not run)
+        return sorted(rows, key=lambda row: row["us"])
 
     def rival(self, family, shape):
         return fastest(row for row in self.of(family, shape) if not row["impl"].startswith(OURS))
@@ -96,10 +110,11 @@ def table(results):
     lines = [f"{'family':7} {'shape':18} {'impl':17} {'us':>8} {'±%':>3} {'rate':>12} {'%':>3}  best rival"]
     for family in dict.fromkeys(f for f, _, _ in results.rows if f != SWEEP):
         for shape in results.shapes(family):
-            rival = results.rival(family, shape)
-            ours = [row for row in results.of(family, shape) if row["impl"].startswith(OURS)]
-            for row in sorted(ours, key=lambda row: row["us"]):
-                lines.append(line(results, row, rival))
+            run, rival = results.run(family, shape), results.rival(family, shape)
+            if run:
+                lines.append(line(results, run, rival))
+            for row in results.variants(family, shape):
+                lines.append(line(results, {**row, "impl": row["impl"].replace(OURS, "variant", 1)}, rival))
     for family, shape, impl in results.rows:
         if shape not in results.shapes(family):
             lines.append(line(results, results.rows[family, shape, impl], None))
