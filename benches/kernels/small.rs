@@ -1,4 +1,5 @@
-//! What is bound by memory: norm, activation and append at 4,096 tokens, page copies, and swaps to and from the host.
+//! What is bound by memory: norm, activation, RoPE and append at 4,096 tokens, page copies, and swaps to and from the
+//! host.
 
 use crate::attention::{HEAD_DIM, HEADS_KV, HEADS_Q, Stored};
 use crate::data::shuffled;
@@ -61,6 +62,7 @@ fn silu(bench: &mut Bench) -> Result<(), Stop> {
     Ok(())
 }
 
+/// Turns Q and K and writes K and V into the cache; without norms of Q and K, whose weights are not given.
 fn append(bench: &mut Bench, stored: Stored) -> Result<(), Stop> {
     bench.data.clear();
     let heads = HEADS_Q + 2 * HEADS_KV;
