@@ -404,6 +404,20 @@ fn more_changes_of_the_tables_than_blocks_reach_the_device() {
     });
 }
 
+/// Each of eight rows lists most of the vocabulary: more tokens than there are in the cache.
+#[test]
+fn penalties_over_a_shared_prefix_fit() {
+    let prompt: Vec<u32> = (0..250).map(|at| at * 37 % 251).collect();
+    let request = |at| {
+        let mut request = Request::new(Nanos::ZERO, Prompt::Tokens(prompt.clone().into()), Tokens(2));
+        request.sampling.repetition_penalty = 1.2;
+        Arrival { request, at, cancel: None }
+    };
+    let arrivals: Vec<Arrival> = [0].into_iter().chain([20; 8]).map(request).collect();
+    let config = Config { kv_blocks: Blocks(40), prefix_cache: true, ..ample() };
+    on_devices(|ordinal| whole(&run(&config, fast(ordinal), &arrivals), &arrivals));
+}
+
 #[test]
 fn a_device_that_fails_is_lost_and_says_in_what() {
     if on_gpu() {

@@ -42,7 +42,7 @@ impl Said {
     }
 
     /// Every token once, and how often the output has it; 0 if only the prompt does.
-    pub fn counts(&self) -> impl Iterator<Item = (u32, u32)> {
+    pub fn counts(&self) -> impl ExactSizeIterator<Item = (u32, u32)> {
         self.tokens.iter().map(|count| (count.token, count.output))
     }
 

@@ -158,7 +158,7 @@ impl CudaExecutor {
             let (samples, _) = self.forward.planned().logits(rows.min(rows_max));
             let layout = Layout::new(Counts { tokens: rows, decodes: rows, prefills: 0, samples });
             self.host.sort(&BatchPlan::default(), &[], &mut stage.yields);
-            self.host.fill(&BatchPlan::default(), &[], &layout, &mut stage)?;
+            self.host.fill(&BatchPlan::default(), &[], &layout, &mut stage);
             self.upload(&stage, &layout)?;
             self.forward.run(&self.branches, &layout)?;
             self.branches.main.synchronize()?;
@@ -206,7 +206,7 @@ impl CudaExecutor {
         self.host.open(plan);
         let counts = self.host.sort(plan, &self.yields, &mut stage.yields);
         let (layout, graph) = self.layout(counts);
-        self.host.fill(plan, &self.yields, &layout, stage)?;
+        self.host.fill(plan, &self.yields, &layout, stage);
         let main = &self.branches.main;
         self.mover.begin(main, self.forward.pool(), &plan.before, &plan.beside)?;
         main.record(&stage.started)?;

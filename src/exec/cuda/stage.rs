@@ -14,7 +14,8 @@ use crate::request::SamplingParams;
 pub enum Yield {
     /// It draws none.
     None,
-    /// It did not run: its input is not known, or not in the vocabulary.
+    /// It got none that it should have: its input is not known or not in the vocabulary, and it did not run; or what
+    /// its penalties depend on has no room among that of others.
     Failed,
     /// This place among what the step draws. It fails too if the row of the step before that it follows failed.
     Drawn {
@@ -99,6 +100,8 @@ pub struct Host {
     table_stride: usize,
     block_shift: u32,
     vocab: u32,
+    /// Tokens listed for penalties, at most.
+    said_max: usize,
     /// Whether every row goes through prefill, whose results do not depend on how a sequence was cut.
     invariant: bool,
 }
@@ -114,6 +117,7 @@ impl Host {
             table_stride: limits.table_stride,
             block_shift: block_size.trailing_zeros(),
             vocab,
+            said_max: limits.said,
             invariant,
         }
     }
@@ -144,7 +148,7 @@ impl Host {
         self.decodes.clear();
         self.prefills.clear();
         yields.clear();
-        let mut counts = Counts::default();
+        let (mut counts, mut listed) = (Counts::default(), 0);
         for row in &plan.rows {
             let known = self.knows(plan, row, before);
             if known {
@@ -152,14 +156,16 @@ impl Host {
                 if one { &mut self.decodes } else { &mut self.prefills }.push(yields.len() as u32);
                 counts.tokens += row.tokens as usize;
             }
-            yields.push(match row.input() {
+            let yielded = match row.input() {
                 _ if !known => Yield::Failed,
                 _ if !row.samples => Yield::None,
+                _ if !self.lists(row, &mut listed) => Yield::Failed,
                 // The place is given when arrays are filled.
                 Input::FromStep(from) => Yield::Drawn { at: 0, follows: Some(from) },
                 _ => Yield::Drawn { at: 0, follows: None },
-            });
-            counts.samples += usize::from(known && row.samples);
+            };
+            counts.samples += usize::from(matches!(yielded, Yield::Drawn { .. }));
+            yields.push(yielded);
         }
         counts.decodes = self.decodes.len();
         counts.prefills = self.prefills.len();
@@ -180,17 +186,19 @@ impl Host {
         }
     }
 
+    /// Whether the tokens that a row's penalties depend on can be listed behind `listed` others; then they count too.
+    fn lists(&self, row: &Row, listed: &mut usize) -> bool {
+        let said = &self.drawing[row.slot.index()].said;
+        let end = *listed + if self.penalizes(row) { said.counts().len() } else { 0 };
+        let fits = end <= self.said_max;
+        if fits {
+            *listed = end;
+        }
+        fits
+    }
+
     /// Fills the arrays of a step whose layout, perhaps a graph's, is `layout`.
-    ///
-    /// # Errors
-    /// If the lists for penalties do not fit.
-    pub fn fill(
-        &mut self,
-        plan: &BatchPlan,
-        before: &[Yield],
-        layout: &Layout,
-        stage: &mut Stage,
-    ) -> Result<(), CudaError> {
+    pub fn fill(&mut self, plan: &BatchPlan, before: &[Yield], layout: &Layout, stage: &mut Stage) {
         let Stage { words, said, yields, noted, listed, changes, .. } = stage;
         let words = words.as_mut_slice();
         words[..layout.words].fill(0);
@@ -214,7 +222,7 @@ impl Host {
                 if drawing.sampling.penalizes() {
                     noted.push((row.slot.index(), *at));
                 }
-                filled.draw(drawing, row.generated)?;
+                filled.draw(drawing, row.generated);
             }
         }
         let end = (filled.token - self.decodes.len()) as u32;
@@ -229,7 +237,6 @@ impl Host {
             pair[0] = (delta.slot.index() * self.table_stride) as u32 + delta.index;
             pair[1] = delta.block.0;
         }
-        Ok(())
     }
 
     fn fill_tokens(&self, plan: &BatchPlan, row: &Row, before: &[Yield], filled: &mut Filled<'_>) {
@@ -269,7 +276,7 @@ struct Filled<'a> {
 
 impl Filled<'_> {
     /// The row whose tokens were filled last draws one.
-    fn draw(&mut self, drawing: &Drawing, generated: u32) -> Result<(), CudaError> {
+    fn draw(&mut self, drawing: &Drawing, generated: u32) {
         let (layout, at) = (self.layout, self.sample);
         let Drawing { sampling, said } = drawing;
         let mut put = |array: &super::inputs::Words, value: u32| self.words[array.start + at] = value;
@@ -287,17 +294,46 @@ impl Filled<'_> {
             let room = self.said.len() / 2;
             let (tokens, counts) = self.said.split_at_mut(room);
             for (token, count) in said.counts() {
-                if self.listed == room {
-                    return Err(CudaError::Misfit(format!(
-                        "penalties over more than {room} tokens in one step"
-                    )));
-                }
                 (tokens[self.listed], counts[self.listed]) = (token, count);
                 self.listed += 1;
             }
         }
         self.words[layout.said_from.start + at + 1] = self.listed as u32;
         self.sample += 1;
-        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{History, Opened};
+    use crate::config::Config;
+    use crate::ids::Slot;
+    use crate::model::tiny;
+    use crate::number::Dtype;
+    use crate::request::RequestId;
+
+    /// Four rows of four tokens each, one without penalties, where there is room for two lists and a half.
+    #[test]
+    fn a_row_whose_penalties_have_no_room_fails_alone() {
+        let limits = Limits { said: 10, ..Limits::new(&Config::default(), &tiny(), Dtype::Bf16, 64, 8, 4) };
+        let mut host = Host::new(&limits, 16, 256, false);
+        let mut plan = BatchPlan { history: (0..4).collect(), ..BatchPlan::default() };
+        for slot in 0..4 {
+            let (slot, id) = (Slot(slot), RequestId::default());
+            let repetition_penalty = if slot == Slot(1) { 1.0 } else { 1.5 };
+            let sampling = SamplingParams { repetition_penalty, ..SamplingParams::default() };
+            let history = History { start: 0, prompt: 4, output: 0 };
+            plan.opened.push(Opened { slot, id, sampling, history });
+            let row = Row { slot, tokens: 1, position: 4, samples: true, ..Row::default() };
+            plan.rows.push(row.with_input(Input::Id(7)));
+        }
+        host.open(&plan);
+        let mut yields = Vec::new();
+        let counts = host.sort(&plan, &[], &mut yields);
+        let drawn = Yield::Drawn { at: 0, follows: None };
+        assert_eq!(yields, [drawn, drawn, drawn, Yield::Failed]);
+        // It runs all the same: others may share what it writes.
+        assert_eq!((counts.decodes, counts.samples), (4, 3));
     }
 }

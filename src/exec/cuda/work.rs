@@ -12,6 +12,9 @@ pub const SHARE: u32 = 128;
 /// Packed rows of a tile of prefill.
 pub const TILE: u32 = 128;
 
+/// Tokens listed for penalties, at most: 32 MiB with their counts. Rows whose tokens do not fit fail.
+const SAID_MAX: usize = 1 << 22;
+
 /// The most of everything in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -51,6 +54,9 @@ impl Limits {
         let blocks_of_row = config.blocks_per_seq_max().0 as usize;
         let longest = blocks_of_row * config.block_size.0 as usize;
         let cached = config.kv_blocks.0 as usize * config.block_size.0 as usize;
+        // Rows that share a prefix list its tokens each; others list none that is not in their own blocks.
+        let listed = config.max_num_seqs as usize * longest.min(model.vocab as usize);
+        let said = if config.prefix_cache { listed } else { listed.min(cached + longest) };
         Self {
             counts: Counts { tokens, decodes, prefills: rows, samples },
             slots: config.max_resident as usize,
@@ -58,7 +64,7 @@ impl Limits {
             shares,
             tiles: (tokens * model.group() as usize).div_ceil(TILE as usize) + rows + 1,
             changes: config.kv_blocks.0 as usize,
-            said: (cached + longest).min(1 << 22),
+            said: said.min(SAID_MAX),
             block_bytes: model.block_elements(config.block_size.0) * kv.bytes(),
             blocks: config.kv_blocks.0 as usize,
         }
