@@ -38,12 +38,17 @@ static DEVICES: Mutex<()> = Mutex::new(());
 /// Runs a test on the GPU, where `FLYBALL_TEST_DEVICE=cuda` says that there is one, and elsewhere on each emulated
 /// device; says so if it cannot run.
 fn on_devices(test: impl Fn(usize)) {
+    on(&[driver::SM90, driver::SM80], test);
+}
+
+/// The same on these emulated devices.
+fn on(emulated: &[usize], test: impl Fn(usize)) {
     let _alone = DEVICES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let why_not = match () {
         () if on_gpu() => return test(0),
         () if built().next().is_none() => "this build has no kernels, since it found no nvcc",
         () if !driver::install() => "there is neither a GPU nor the emulated driver",
-        () => return [driver::SM90, driver::SM80].into_iter().for_each(test),
+        () => return emulated.iter().copied().for_each(test),
     };
     not_run(why_not);
 }
@@ -459,6 +464,22 @@ fn a_pool_that_does_not_fit_is_refused_with_both_figures() {
         let refused = CudaExecutor::new(&MODEL, &config, fast(ordinal), clock).err().unwrap();
         let CudaError::OutOfMemory { what, asked, free } = refused else { panic!("{refused}") };
         assert!(what.contains("KV blocks") && asked >> 40 >= 16 && free < asked, "{what}: {asked}, {free}");
+    });
+}
+
+/// As an RTX 4090 or an A10: what their shared memory suffices for runs, and what it does not is named.
+#[test]
+fn a_device_with_little_shared_memory_runs_what_fits() {
+    if on_gpu() {
+        return not_run("only the emulated driver has such a device");
+    }
+    let arrivals = crowd(9, 0, 2);
+    on(&[driver::SM86], |ordinal| {
+        whole(&run(&ample(), fast(ordinal), &arrivals), &arrivals);
+        let clock = Box::new(MonotonicClock::new());
+        let refused = CudaExecutor::new(&TIED, &ample(), fast(ordinal), clock).err().unwrap();
+        let CudaError::NoShared { name, asked, most, .. } = refused else { panic!("{refused}") };
+        assert!(name == "decode_bf16_d128" && most == 99 << 10 && asked > most, "{name}: {asked}, {most}");
     });
 }
 

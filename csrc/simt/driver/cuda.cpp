@@ -164,7 +164,7 @@ Status cuDeviceGetAttribute(int* value, int attribute, int ordinal) {
         case 38: *value = 4 << 20; break;  // bytes of L2
         case 75: *value = int(device->traits.capability / 10); break;
         case 76: *value = int(device->traits.capability % 10); break;
-        case 97: *value = Device::kSharedMax; break;
+        case 97: *value = int(device->traits.shared_max); break;
         case 115: *value = 0; break;  // memory pools
         default: return Status::invalid_value;
     }
@@ -405,17 +405,17 @@ Status cuModuleGetFunction(const Kernel** kernel, void*, const char* name) {
 }
 
 Status cuFuncSetAttribute(const Kernel* kernel, int, int bytes) {
-    return call("cuFuncSetAttribute", [&](Device&) {
-        const bool fits = uint32_t(bytes) == kernel->shared_bytes && uint32_t(bytes) <= Device::kSharedMax;
+    return call("cuFuncSetAttribute", [&](Device& device) {
+        const bool fits = uint32_t(bytes) == kernel->shared_bytes && uint32_t(bytes) <= device.traits.shared_max;
         return fits ? Status::success : Status::invalid_value;
     });
 }
 
 Status cuOccupancyMaxActiveBlocksPerMultiprocessor(int* ctas, const Kernel* kernel, int threads, size_t bytes) {
-    return call("cuOccupancyMaxActiveBlocksPerMultiprocessor", [&](Device&) {
+    return call("cuOccupancyMaxActiveBlocksPerMultiprocessor", [&](Device& device) {
         if (uint32_t(threads) != kernel->threads || bytes != kernel->shared_bytes) return Status::invalid_value;
         const uint32_t by_threads = Device::kThreadsMax / kernel->threads;
-        const uint32_t by_memory = bytes ? uint32_t(Device::kSharedMax / bytes) : by_threads;
+        const uint32_t by_memory = bytes ? uint32_t(device.traits.shared_max / bytes) : by_threads;
         *ctas = int(by_threads < by_memory ? by_threads : by_memory);
         return Status::success;
     });

@@ -24,8 +24,9 @@ std::shared_ptr<void> copy_of(const void* params, size_t bytes) {
 
 std::vector<Device>& devices() {
     static std::vector<Device> all = {
-        Device({"an emulated sm_90, as late as it may", 90, Pace::late, Order::forward}),
-        Device({"an emulated sm_80, in any order", 80, Pace::any, Order::reverse}),
+        Device({"an emulated sm_90, as late as it may", 90, 227 << 10, Pace::late, Order::forward}),
+        Device({"an emulated sm_80, in any order", 80, 163 << 10, Pace::any, Order::reverse}),
+        Device({"an emulated sm_86", 86, 99 << 10, Pace::late, Order::forward}),
     };
     return all;
 }

@@ -1,7 +1,8 @@
 // The devices of this driver: what they are, their memory, and what becomes of them.
 //
 // Device 0 is as an sm_90 and runs work as late as it may; device 1 is as an sm_80 and runs it in any order that its
-// streams allow, threads of a cta backwards. Memory that was just taken is poison: a NaN in every format.
+// streams allow, threads of a cta backwards; device 2 is as an sm_86, which gives a cta less shared memory. Memory that
+// was just taken is poison: a NaN in every format.
 #pragma once
 
 #include <cstddef>
@@ -21,12 +22,12 @@ public:
     struct Traits {
         const char* name;
         uint32_t capability;
+        uint32_t shared_max;  // bytes of a cta
         Pace pace;
         Order order;
     };
     static constexpr uint32_t kMultiprocessors = 3;
     static constexpr uint64_t kMemory = 4ull << 30;
-    static constexpr uint32_t kSharedMax = 227 << 10;
     static constexpr uint32_t kThreadsMax = 2048;
 
     explicit Device(const Traits& traits) : traits(traits), queue(traits.pace) {}

@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 pub const SM90: usize = 0;
 /// Where work runs in any order that its streams allow.
 pub const SM80: usize = 1;
+/// Where a cta has the least shared memory.
+pub const SM86: usize = 2;
 
 /// CUDA's codes of what a test may have a call fail with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,6 +33,20 @@ pub enum CudaError {
         /// What the build has.
         known: String,
     },
+    /// A kernel that wants more shared memory than this device has.
+    #[error(
+        "the kernel {name} needs {asked} bytes of shared memory, and {device} gives a cta {most} at most"
+    )]
+    NoShared {
+        /// Its name in `csrc/table.h`.
+        name: String,
+        /// The device.
+        device: String,
+        /// Bytes that it needs.
+        asked: u32,
+        /// Bytes that there are.
+        most: u32,
+    },
     /// A library that is loaded when it is needed.
     #[error("{library} was not found: {hint}")]
     NoLibrary {

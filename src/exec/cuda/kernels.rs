@@ -104,7 +104,8 @@ unsafe impl Send for Kernel {}
 unsafe impl Sync for Kernel {}
 
 impl Kernels {
-    /// Loads those that the device can run: sm_90a on 9.0, sm_80 on 8.x.
+    /// Loads those that the device can run: sm_90a on 9.0, sm_80 on 8.x, but for those that want more shared memory
+    /// than it gives a cta.
     ///
     /// # Errors
     /// If the build has none, or the driver does not take them.
@@ -112,15 +113,10 @@ impl Kernels {
         if list::ENTRIES.is_empty() {
             return Err(CudaError::NoKernels(list::ABSENT));
         }
-        let arch = match device.info().capability {
-            90 => "sm_90a",
-            80..=89 => "sm_80",
-            _ => "",
-        };
         device.context.bind_to_thread().trying(|| "loading kernels".into())?;
         let mut modules: Vec<(usize, Arc<Module>)> = Vec::new();
         let mut all = Vec::new();
-        for entry in list::ENTRIES.iter().filter(|entry| entry.arch == arch) {
+        for entry in compiled_for(device).filter(|entry| entry.shared_bytes <= device.info().shared_max) {
             let loaded =
                 modules.iter().find(|(image, _)| *image == entry.image).map(|(_, module)| module.clone());
             let module = match loaded {
@@ -142,7 +138,7 @@ impl Kernels {
     /// The kernel of this name in `csrc/table.h`.
     ///
     /// # Errors
-    /// If the build does not have it for this device.
+    /// If the build does not have it for this device, or it wants more shared memory than there is.
     pub fn get(&self, name: &str) -> Result<Kernel, CudaError> {
         let found = self.all.iter().find(|kernel| kernel.name() == name);
         found.cloned().ok_or_else(|| no_kernel(&self.device, name))
@@ -154,12 +150,27 @@ impl Kernels {
     }
 }
 
+/// The kernels of the build that a device has the instructions for.
+fn compiled_for(device: &Device) -> impl Iterator<Item = &'static Entry> {
+    let arch = match device.info().capability {
+        90 => "sm_90a",
+        80..=89 => "sm_80",
+        _ => "",
+    };
+    list::ENTRIES.iter().filter(move |entry| entry.arch == arch)
+}
+
+/// Why there is no kernel of this name.
 fn no_kernel(device: &Device, name: &str) -> CudaError {
+    let info = device.info();
+    if let Some(entry) = compiled_for(device).find(|entry| entry.name == name) {
+        let (asked, most) = (entry.shared_bytes, info.shared_max);
+        return CudaError::NoShared { name: name.into(), device: info.name.clone(), asked, most };
+    }
     let mut archs: Vec<&str> = list::ENTRIES.iter().map(|entry| entry.arch).collect();
     archs.sort_unstable();
     archs.dedup();
     let known = format!("{} kernels for {}", list::ENTRIES.len(), archs.join(" and "));
-    let info = device.info();
     CudaError::NoKernel { name: name.into(), device: info.name.clone(), capability: info.capability, known }
 }
 
