@@ -1,7 +1,7 @@
 //! Compiles the table, checks what its kernels take, and writes the list that `exec::cuda::kernels` includes.
 
 use crate::cubin::{Resources, Shape, resources, shapes};
-use crate::nvcc::{Nvcc, Unit};
+use crate::nvcc::{self, Nvcc, Unit};
 use crate::table;
 use std::env;
 use std::fmt::Write as _;
@@ -27,7 +27,7 @@ struct Entry {
 pub fn build() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
-    VARIABLES.iter().for_each(|name| println!("cargo::rerun-if-env-changed={name}"));
+    VARIABLES.iter().chain(&nvcc::FLAGS).for_each(|name| println!("cargo::rerun-if-env-changed={name}"));
     let (entries, absent) = match compiled(&root, &out) {
         Ok(entries) => (entries, String::new()),
         Err(why) => (Vec::new(), why),

@@ -12,6 +12,9 @@ use std::thread;
 /// A unit compiles some kernels of one header: few enough that a change costs little and all cores have work.
 const UNIT_KERNELS: usize = 4;
 
+/// Variables whose flags nvcc takes by itself.
+pub const FLAGS: [&str; 2] = ["NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"];
+
 /// The compiler.
 pub struct Nvcc {
     path: PathBuf,
@@ -43,8 +46,8 @@ impl Nvcc {
         }
         let mut places = named.into_iter().chain(home).chain(on_path).chain([own]);
         let path = places.find(|path| path.is_file()).ok_or(
-            "this build has no CUDA kernels, for nvcc was not found: install CUDA 13.0, or run tools/get-nvcc, \
-             or set FLYBALL_NVCC to an nvcc, and build again",
+            "this build has no CUDA kernels, for nvcc was not found: run tools/get-nvcc, or set FLYBALL_NVCC to an \
+             nvcc, or install CUDA 13.0 and touch build.rs, which cargo does not run again by itself; then build again",
         )?;
         let output = Command::new(&path).arg("--version").output();
         let output = output.unwrap_or_else(|e| panic!("{} cannot be run: {e}", path.display()));
@@ -152,6 +155,8 @@ impl Nvcc {
         hash.add(arch);
         hash.add(source);
         flags.iter().for_each(|flag| hash.add(flag));
+        let more = FLAGS.iter().filter_map(|name| Some(format!("{name}={}", env::var(name).ok()?)));
+        more.for_each(|flag| hash.add(&flag));
         let csrc = csrc.canonicalize().expect("csrc exists");
         for (path, text) in files {
             hash.add(&path.strip_prefix(&csrc).unwrap_or(&path).to_string_lossy());
