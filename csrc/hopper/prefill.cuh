@@ -210,6 +210,7 @@ private:
                 if (tiles > 0) {
                     attend(queries(turn), tiles);
                 } else {
+                    sync_warp();  // all lanes have the item: elsewhere, products wait for them
                     queries(turn).release();
                 }
                 finish();

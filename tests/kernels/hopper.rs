@@ -77,6 +77,16 @@ fn every_order_of_threads_and_copies_yields_the_same_bits() {
     }
 }
 
+/// Of padding alone: its description gives way to that of a later tile, which no lane may take for its own.
+#[test]
+fn a_tile_without_keys_is_let_go_when_all_lanes_have_it() {
+    let case = Case { rows: vec![], padding: 400, ctas: 1, ..base() };
+    for order in ORDERS {
+        let outputs = case.run(Variant::Real, order).unwrap_or_else(|faults| panic!("{order:?}: {faults}"));
+        case.check(&outputs).unwrap_or_else(|wrong| panic!("{order:?}: {wrong}"));
+    }
+}
+
 /// A chunk's queries get the bits that they get in a prompt at once, alone or among others.
 #[test]
 fn chunks_and_neighbours_change_no_bit() {
