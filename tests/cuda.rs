@@ -8,7 +8,8 @@ use flyball::batch::{BatchPlan, Input, Row};
 use flyball::clock::MonotonicClock;
 use flyball::config::{Config, Preempt, SwapMode};
 use flyball::exec::cpu::CpuExecutor;
-use flyball::exec::cuda::{CudaError, CudaExecutor, CudaOptions, Device, built};
+use flyball::exec::cuda::gemm::Blas;
+use flyball::exec::cuda::{Arena, CudaError, CudaExecutor, CudaOptions, Device, built};
 use flyball::exec::{Executor as _, StepOutcome};
 use flyball::ids::Slot;
 use flyball::kv::{BlockId, CopyBlocks, HostBlockId, SwapBlock, TableDelta};
@@ -452,6 +453,22 @@ fn a_device_that_fails_is_lost_and_says_in_what() {
             let after = engine.step().unwrap_err().to_string();
             assert!(after.contains(code), "{call}: {after}");
         }
+    });
+}
+
+/// What a release met is told by the next call, here the one that opens cuBLASLt.
+#[test]
+fn a_device_lost_before_cublaslt_is_opened_says_in_what() {
+    if on_gpu() {
+        return not_run("only the emulated driver fails when it is told to");
+    }
+    on_devices(|ordinal| {
+        let device = Device::open(ordinal).unwrap();
+        let arena = Arena::new(&device, "a test", 64).unwrap();
+        driver::fail("cuMemFree", 0, Failure::LaunchFailed);
+        drop(arena);
+        let lost = Blas::open(&device).unwrap_err().to_string();
+        assert!(lost.starts_with("opening cuBLASLt failed: CUDA_ERROR_LAUNCH_FAILED (719)"), "{lost}");
     });
 }
 

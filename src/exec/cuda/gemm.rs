@@ -11,7 +11,7 @@
 
 #![allow(unsafe_code)]
 
-use super::{Buffer, CudaError, Device, Stream};
+use super::{Buffer, CudaError, Device, Stream, Trying};
 use cudarc::cublaslt::{result, result::CublasError, sys};
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
@@ -100,7 +100,7 @@ impl Blas {
                        set LD_LIBRARY_PATH to its folder",
             });
         }
-        device.context.bind_to_thread().map_err(|_| CudaError::Misfit("the device is lost".into()))?;
+        device.context.bind_to_thread().trying(|| "opening cuBLASLt".into())?;
         let handle = result::create_handle().map_err(|e| failed("opening cuBLASLt", e))?;
         Ok(Arc::new(Self { device: device.clone(), handle }))
     }
