@@ -7,6 +7,8 @@ use crate::request::RequestId;
 use crate::units::{Blocks, Nanos};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::iter::Peekable;
+use std::slice;
 
 /// Why an entry of a decision is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -199,7 +201,7 @@ impl Decision {
     /// The tokens of all that run, or the first that cannot. A loop of its own, out of line.
     #[inline(never)]
     fn check_runs(&self, view: &View<'_>, left: &mut Left) -> Result<u32, Run> {
-        let mut tokens = 0;
+        let (mut tokens, mut grown) = (0, self.grow.iter().peekable());
         for runs in self.run.chunks(u64::BITS as usize) {
             let mut others = 0_u64;
             for run in runs.iter().rev() {
@@ -210,7 +212,7 @@ impl Decision {
             }
             while others != 0 {
                 let run = &runs[others.trailing_zeros() as usize];
-                if !self.can_run(view, run, left) {
+                if !self.can_run(view, run, left, &mut grown) {
                     return Err(*run);
                 }
                 others &= others - 1;
@@ -222,16 +224,18 @@ impl Decision {
     /// Whether a row can run that is not steady, or no longer left. A steady row that is not left runs a second
     /// time, or was evicted, or is told to run more than its token.
     #[inline(never)]
-    fn can_run(&self, view: &View<'_>, run: &Run, left: &mut Left) -> bool {
+    fn can_run(&self, view: &View<'_>, run: &Run, left: &mut Left, grown: &mut Grown<'_>) -> bool {
         let row = view.row(run.slot);
         let fits = row.ready() && (1..=row.missing()).contains(&run.tokens);
-        fits && !view.steady(run.slot) && self.has_room(view, run) && left.take(run.slot, view.step)
+        fits && !view.steady(run.slot) && self.has_room(view, run, grown) && left.take(run.slot, view.step)
     }
 
-    /// Whether a row's table, as it grows in this decision, holds what it runs.
-    fn has_room(&self, view: &View<'_>, run: &Run) -> bool {
+    /// Whether a row's table, as it grows in this decision, holds what it runs. Tables mostly grow in the order in
+    /// which their rows run, so the next one to grow is looked at first.
+    fn has_room(&self, view: &View<'_>, run: &Run, grown: &mut Grown<'_>) -> bool {
         let lacks = view.row(run.slot).growth(run.tokens, view.config.block_shift());
-        lacks == 0 || self.grow.iter().any(|grow| grow.slot == run.slot && grow.blocks.0 >= lacks)
+        let suffices = |grow: &Grow| grow.slot == run.slot && grow.blocks.0 >= lacks;
+        lacks == 0 || grown.next_if(|grow| suffices(grow)).is_some() || self.grow.iter().any(suffices)
     }
 
     fn check_sums(&self, view: &View<'_>, run_tokens: u32) -> Result<(), Unsound> {
@@ -248,6 +252,9 @@ impl Decision {
         ensure(taken <= view.free + freed, || format!("{taken} taken, {} free, {freed} freed", view.free))
     }
 }
+
+/// The tables that grow, from the first on that no row has run with yet.
+type Grown<'d> = Peekable<slice::Iter<'d, Grow>>;
 
 /// Scratch of a check: the rows that no entry of the decision names yet.
 #[derive(Debug)]
