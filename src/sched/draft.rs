@@ -56,7 +56,7 @@ pub struct Draft<'d> {
 }
 
 impl<'d> Draft<'d> {
-    /// An empty draft with all that the view has to give.
+    /// A draft of an empty decision, with all that the view has to give.
     pub fn new(view: &View<'_>, decision: &'d mut Decision) -> Self {
         Self {
             decision,

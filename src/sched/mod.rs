@@ -167,8 +167,8 @@ pub trait Policy: Send {
         Some(Reason::Order)
     }
 
-    /// Whether nobody else is admitted in a step in which this job did not fit; otherwise its group alone is shut.
-    fn holds_up(&self, _candidate: &Candidate) -> bool {
+    /// A job did not fit: whether nobody else is admitted in this step. Otherwise its group alone is shut.
+    fn holds_up(&mut self, _candidate: &Candidate) -> bool {
         false
     }
 
@@ -182,7 +182,7 @@ pub trait Policy: Send {
         Budget { tokens: view.config.max_num_batched_tokens, mode: Mode::Mixed }
     }
 
-    /// Fills the decision for this step.
+    /// Fills the decision for this step, which comes empty.
     fn decide(&mut self, view: &mut View<'_>, decision: &mut Decision) {
         walk::walk(self, view, decision);
     }

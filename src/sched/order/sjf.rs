@@ -83,7 +83,7 @@ impl Policy for Sjf {
     }
 
     /// Whoever is starved is not passed by those who take the memory that he waits for.
-    fn holds_up(&self, candidate: &Candidate) -> bool {
+    fn holds_up(&mut self, candidate: &Candidate) -> bool {
         candidate.group == IDLE && self.is_starved(candidate)
     }
 

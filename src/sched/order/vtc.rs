@@ -60,7 +60,7 @@ struct Standing {
 impl Vtc {
     pub(super) fn new(params: &mut Params) -> Result<Self, PolicyError> {
         let headroom = fcfs::headroom(params)?;
-        let groups = params.number("groups", 64.0, 1.0, f64::from(u16::MAX))? as usize;
+        let groups = params.number("groups", 64.0, 1.0, f64::from(u16::MAX - 1))? as usize;
         Ok(Self {
             name: params.spec(),
             headroom,
@@ -156,7 +156,7 @@ impl Policy for Vtc {
     }
 
     /// The client with the smallest counter waits for no other's small requests.
-    fn holds_up(&self, _candidate: &Candidate) -> bool {
+    fn holds_up(&mut self, _candidate: &Candidate) -> bool {
         true
     }
 

@@ -68,6 +68,8 @@ pub struct Flyball {
     taken: Vec<RequestId>,
     /// Whether anybody waited in this pass.
     waiting: bool,
+    /// Whether somebody did not fit through a lane in this pass.
+    full: bool,
     /// Priority classes whose lanes were used.
     classes: u8,
 }
@@ -89,6 +91,7 @@ impl Flyball {
             pace: Pace::default(),
             taken: Vec::new(),
             waiting: false,
+            full: false,
             classes: 0,
             name: params.spec(),
         })
@@ -214,6 +217,7 @@ impl Policy for Flyball {
         }
         self.waiting = !view.waiting.is_empty();
         self.taken.clear();
+        self.full = false;
         let headroom = self.headroom.unwrap_or_else(|| self.headroom(view));
         let open = !self.stretches(view);
         view.waiting.set_group(ALL, 0, true, view.share_of_pool(headroom));
@@ -228,12 +232,21 @@ impl Policy for Flyball {
         if candidate.group == ALL {
             return Some(Reason::Order);
         }
+        if self.full {
+            return None;
+        }
         let limit = if candidate.job.slo.ttft.is_some() { f64::INFINITY } else { self.limit };
         let cost = self.traffic.newcomer_ns(candidate.job.missing().0);
         self.lane.take(cost, limit * self.traffic.large_job_ns()).then(|| {
             self.taken.push(candidate.job.id);
             Reason::Lane
         })
+    }
+
+    /// Who does not fit through a lane waits for memory, which nobody behind him may take through another.
+    fn holds_up(&mut self, candidate: &Candidate) -> bool {
+        self.full |= candidate.group != ALL;
+        false
     }
 
     fn protects(&self, row: &Resident) -> bool {

@@ -110,6 +110,22 @@ fn who_is_too_large_for_the_lane_shuts_it_for_nobody_with_a_target() {
 }
 
 #[test]
+fn who_does_not_fit_through_the_lane_shuts_it_for_all() {
+    let mut flyball = flyball("");
+    flyball.lane.refill(flyball.traffic.mean_job_ns());
+    let candidate = |class: u8, group| Candidate {
+        job: Job { priority: class, slo: Slo { ttft: Some(Nanos(1)), tbt: None }, ..job(20, 0) },
+        group,
+        key: FIRST,
+        headroom: Blocks::ZERO,
+    };
+    let (first, second) = (candidate(0, lanes(0)[1]), candidate(1, lanes(1)[1]));
+    assert!(!flyball.holds_up(&candidate(0, ALL)) && flyball.accepts(&second).is_some());
+    assert!(!flyball.holds_up(&first), "who stands in the order still may");
+    assert_eq!(flyball.accepts(&second), None);
+}
+
+#[test]
 fn latencies_that_are_all_alike_say_nothing_of_the_boost() {
     let mut flyball = flyball("");
     let finish = |flyball: &mut Flyball, i: u64, latency: u64| {
