@@ -387,6 +387,7 @@ impl Engine {
     /// request has ended as failed: [`Engine::last_report`] lists them.
     pub fn step(&mut self) -> Result<StepReport<'_>, StepError> {
         if let Some(reason) = &self.poisoned {
+            self.ended.clear();
             return Err(StepError::Poisoned(reason.clone()));
         }
         match self.try_step() {
@@ -409,6 +410,7 @@ impl Engine {
             }
         }
         self.in_flight.clear();
+        self.decision.clear();
         self.last = Last { now, planned: false, settled: None };
     }
 

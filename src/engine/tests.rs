@@ -115,7 +115,9 @@ fn all_requests_of_a_lost_device_end_as_failed() {
         failed.sort_unstable_by_key(|(id, _)| *id);
         assert!(failed.iter().map(|(id, _)| *id).eq(ids) && report.plan.is_none());
         assert!(failed.iter().all(|(_, reason)| *reason == FinishReason::Failed));
+        assert!(report.decision.is_empty());
         assert!(engine.is_idle() && matches!(engine.step(), Err(StepError::Poisoned(_))));
+        assert!(engine.last_report().ended.is_empty(), "each end is reported once");
         assert!(matches!(engine.submit(asked(10, 1)), Err(SubmitError::Poisoned(_))));
     }
 }
