@@ -183,10 +183,11 @@ impl PowerMeter {
     /// Adds a stretch of even power; each begins where the one before ended, or later.
     fn add(&mut self, from: Nanos, to: Nanos, energy: Microjoules) {
         self.total += energy;
-        let per_ns = float(energy.0) / float(to.0.saturating_sub(from.0).max(1));
+        let span = to.0.saturating_sub(from.0);
+        let per_ns = float(energy.0) / float(span.max(1));
         let (first, last) = (from.0 / SECOND, to.0 / SECOND);
-        if first == last {
-            return self.add_seconds(first, last + 1, per_ns * float(to.0 - from.0));
+        if first >= last {
+            return self.add_seconds(first, first + 1, per_ns * float(span));
         }
         self.add_seconds(first, first + 1, per_ns * float((first + 1) * SECOND - from.0));
         // An idle gap may last years: its whole seconds count at once.

@@ -42,6 +42,19 @@ fn mooncake(folder: &Path, requests: u64) {
     fs::write(folder.join("t.jsonl"), (1..=requests).map(line).collect::<String>()).unwrap();
 }
 
+/// A new file took the place of the one that the table had gone into.
+#[test]
+#[cfg(target_os = "linux")]
+fn json_for_standard_output_follows_the_table_also_into_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = fs::File::create(folder.path().join("out")).unwrap();
+    let mut command = flyball(folder.path(), &format!("{REPLAY} --json /dev/stdout"));
+    assert!(command.stdout(file).status().unwrap().success());
+    let text = fs::read_to_string(folder.path().join("out")).unwrap();
+    let (table, json) = text.split_at(text.find("\n{").unwrap());
+    assert!(table.contains("20 requests of mix-1") && json.contains("flyball.summary/1"), "{text}");
+}
+
 /// Whoever printed into `true` lost the files, with exit code 0.
 #[test]
 #[cfg(target_os = "linux")]

@@ -40,7 +40,7 @@ impl Trace {
 }
 
 /// Writes a file whole or not at all: beside it first, then renamed over it. A link stays, and leads to the new
-/// file. What is no file, such as a pipe or a device, is written into.
+/// file. What is no file, such as a pipe or a device, is written into, and what is open already is appended to.
 ///
 /// # Errors
 /// What the operating system says; the file is then as it was.
@@ -49,15 +49,20 @@ pub fn replace(
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<(), TraceError> {
     let written = match fs::metadata(path) {
-        Ok(there) if !there.is_file() => write_into(path, write),
+        Ok(there) if !there.is_file() || is_open(path) => write_into(path, write),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => target(path).and_then(|path| write_over(&path, write)),
     };
     written.map_err(|source| TraceError::io(path, source))
 }
 
+/// Whether a path names what this process has open, which may be a file that others write into as well.
+fn is_open(path: &Path) -> bool {
+    ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|open| path.starts_with(open))
+}
+
 fn write_into(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
-    let mut file = BufWriter::new(File::options().write(true).open(path)?);
+    let mut file = BufWriter::new(File::options().append(true).open(path)?);
     write(&mut file)?;
     file.flush()
 }
