@@ -65,11 +65,12 @@ impl Curve {
         shares().enumerate().map(|(i, share)| (share, self.value(i)))
     }
 
-    /// The share of requests that take at most `limit` seconds: linear between the points that are kept.
+    /// The share of requests that take at most `limit` seconds: linear between the points that are kept. What never
+    /// ends is within no limit.
     pub fn within(&self, limit: f64) -> f64 {
         let mut below = (0.0, 0.0);
         for (share, value) in self.points() {
-            if value > limit {
+            if value > limit || value.is_infinite() {
                 let reach = if value.is_finite() { (limit - below.1) / (value - below.1) } else { 0.0 };
                 return below.0 + (share - below.0) * reach;
             }
@@ -233,7 +234,7 @@ pub(super) mod tests {
         let curve = Curve::of(&mut values);
         assert_eq!(curve.mean(), f64::INFINITY);
         assert_eq!((curve.at(0.99), curve.at(1.0)), (1.0, f64::INFINITY));
-        assert_eq!(curve.within(1e12), 0.99);
+        assert_eq!((curve.within(1e12), curve.within(f64::INFINITY)), (0.99, 0.99));
         let read: Curve = serde_json::from_str(&serde_json::to_string(&curve).unwrap()).unwrap();
         assert_eq!(read, curve);
     }
