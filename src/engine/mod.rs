@@ -6,6 +6,8 @@
 //! device works; a row is then planned as if it yielded a token, and discarded when it did not need to.
 
 mod apply;
+#[cfg(test)]
+mod lives;
 mod outputs;
 mod plan;
 mod rowset;

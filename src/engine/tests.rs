@@ -110,6 +110,7 @@ fn all_requests_of_a_lost_device_end_as_failed() {
         let ids: Vec<_> = (0..9).map(|_| engine.submit(asked(10, 100)).unwrap()).collect();
         let error = (0..9).find_map(|_| engine.step().err()).unwrap();
         assert!(matches!(error, StepError::Exec(ExecError::DeviceLost(_))), "{error}");
+        engine.check();
         let report = engine.last_report();
         let mut failed: Vec<_> = report.ended.iter().map(|e| (e.id, e.reason)).collect();
         failed.sort_unstable_by_key(|(id, _)| *id);
