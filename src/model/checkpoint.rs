@@ -28,10 +28,12 @@ struct Description {
     rope_scaling: Option<Scaling>,
     /// Both of them, in newer files.
     rope_parameters: Option<Scaling>,
+    partial_rotary_factor: Option<f64>,
     #[serde(default)]
     tie_word_embeddings: bool,
-    #[serde(alias = "dtype")]
     torch_dtype: Option<String>,
+    /// The same, in newer files.
+    dtype: Option<String>,
     #[serde(default)]
     attention_bias: bool,
     #[serde(default)]
@@ -41,11 +43,14 @@ struct Description {
     use_sliding_window: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 struct Scaling {
-    #[serde(alias = "type")]
-    rope_type: String,
+    rope_type: Option<String>,
+    /// The same, in older files.
+    #[serde(rename = "type")]
+    older_type: Option<String>,
     rope_theta: Option<f64>,
+    partial_rotary_factor: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
@@ -107,7 +112,7 @@ impl Description {
     fn config(&self) -> Result<ModelConfig, ModelError> {
         self.supported()?;
         let heads_q = self.num_attention_heads;
-        let dtype = match self.torch_dtype.as_deref() {
+        let dtype = match either(["dtype", "torch_dtype"], [&self.dtype, &self.torch_dtype])? {
             Some("float16") => Dtype::F16,
             _ => Dtype::Bf16,
         };
@@ -146,8 +151,14 @@ impl Description {
     }
 
     fn rope(&self) -> Result<Rope, ModelError> {
-        let scaling = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
-        let theta = scaling.and_then(|s| s.rope_theta).or(self.rope_theta).unwrap_or(1e4);
+        // Where both are, what counts in transformers is the older one.
+        let given = [&self.rope_scaling, &self.rope_parameters].into_iter().flatten();
+        let partial = given.clone().map(|s| s.partial_rotary_factor).chain([self.partial_rotary_factor]);
+        if let Some(share) = partial.flatten().find(|share| *share != 1.0) {
+            return Err(ModelError::Unsupported(format!("partial_rotary_factor {share}; 1 is known")));
+        }
+        let theta = given.clone().find_map(|s| s.rope_theta).or(self.rope_theta).unwrap_or(1e4);
+        let scaling = given.clone().find(|s| **s != Scaling::default());
         let scaling = scaling.map(Scaling::read).transpose()?.flatten();
         Ok(Rope { theta, style: RopeStyle::NeoX, scaling })
     }
@@ -155,9 +166,9 @@ impl Description {
 
 impl Scaling {
     fn read(&self) -> Result<Option<RopeScaling>, ModelError> {
-        match self.rope_type.as_str() {
-            "default" => Ok(None),
-            "llama3" => {
+        match either(["rope_type", "type"], [&self.rope_type, &self.older_type])? {
+            None | Some("default") => Ok(None),
+            Some("llama3") => {
                 let given = |name: &str, value: Option<f64>| {
                     value.ok_or_else(|| ModelError::Unsupported(format!("rope scaling without {name}")))
                 };
@@ -169,10 +180,22 @@ impl Scaling {
                     original_context: given("original_max_position_embeddings", context)?,
                 }))
             }
-            other => {
+            Some(other) => {
                 Err(ModelError::Unsupported(format!("rope scaling {other:?}; default and llama3 are known")))
             }
         }
+    }
+}
+
+/// What stands under one of two names, or the same under both. Versions of transformers differ in which of them
+/// counts.
+fn either<'a>(names: [&str; 2], values: [&'a Option<String>; 2]) -> Result<Option<&'a str>, ModelError> {
+    match values.map(Option::as_deref) {
+        [Some(one), Some(other)] if one != other => {
+            let [name, second] = names;
+            Err(ModelError::Unsupported(format!("{name} is {one:?}, but {second} is {other:?}")))
+        }
+        [one, other] => Ok(one.or(other)),
     }
 }
 
@@ -317,26 +340,88 @@ mod tests {
         assert!(Model::load(empty.path()).unwrap_err().to_string().contains("config.json"));
     }
 
+    fn read(value: Value) -> Result<ModelConfig, String> {
+        let description: Description = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        description.config().map_err(|error| error.to_string())
+    }
+
+    /// The description with these fields.
+    fn with(fields: Value) -> Value {
+        let mut description = description();
+        let object = description.as_object_mut().unwrap();
+        object.extend(fields.as_object().unwrap().clone());
+        description
+    }
+
     #[test]
     fn descriptions_are_read_with_their_defaults() {
-        let read = |value: Value| serde_json::from_value::<Description>(value).unwrap().config().unwrap();
-        assert_eq!(read(description()), tiny());
-        let mut llama = description();
-        llama["model_type"] = "llama".into();
+        assert_eq!(read(description()).unwrap(), tiny());
+        let mut llama = with(json!({"model_type": "llama", "hidden_size": 512, "rope_parameters": llama3()}));
         let object = llama.as_object_mut().unwrap();
         for name in ["head_dim", "num_key_value_heads", "rope_theta", "rope_scaling"] {
             object.remove(name);
         }
-        object.insert("hidden_size".into(), 512.into());
-        object.insert(
-            "rope_parameters".into(),
-            json!({
-                "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
-            }),
-        );
-        let config = read(llama);
+        let config = read(llama).unwrap();
         assert_eq!((config.head_dim, config.heads_kv, config.qk_norm), (64, 8, false));
         assert_eq!((config.rope.theta, config.rope.scaling.unwrap().factor), (5e5, 8.0));
+    }
+
+    fn llama3() -> Value {
+        json!({
+            "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+        })
+    }
+
+    /// A Qwen3 that transformers 5 had saved, to which somebody added the `rope_scaling` of its model card, was read
+    /// as one without a scaling.
+    #[test]
+    fn rope_scaling_counts_before_rope_parameters() {
+        let plain = json!({"rope_type": "default", "rope_theta": 1e6});
+        let both = |scaling: Value| read(with(json!({"rope_parameters": plain, "rope_scaling": scaling})));
+        let error = both(json!({"rope_type": "yarn", "factor": 4.0})).unwrap_err();
+        assert!(error.contains("rope scaling \"yarn\""), "{error}");
+        let mut scaling = llama3();
+        scaling.as_object_mut().unwrap().remove("rope_theta");
+        let rope = both(scaling).unwrap().rope;
+        assert_eq!((rope.theta, rope.scaling.unwrap().factor), (1e6, 8.0));
+        for nothing in [json!(null), json!({})] {
+            let rope = both(nothing).unwrap().rope;
+            assert_eq!((rope.theta, rope.scaling), (1e6, None));
+        }
+    }
+
+    #[test]
+    fn a_field_may_stand_under_its_old_name_and_its_new_one() {
+        let mut scaling = llama3();
+        scaling["type"] = "llama3".into();
+        let fields = json!({"dtype": "float16", "torch_dtype": "float16", "rope_scaling": scaling});
+        let config = read(with(fields)).unwrap();
+        assert_eq!((config.dtype, config.rope.scaling.unwrap().factor), (Dtype::F16, 8.0));
+        // No name is the default one.
+        assert_eq!(read(with(json!({"rope_parameters": {"rope_theta": 1e4}}))).unwrap(), tiny());
+        for (fields, reason) in [
+            (json!({"dtype": "float16"}), "dtype is \"float16\", but torch_dtype is \"bfloat16\""),
+            (
+                json!({"rope_scaling": {"rope_type": "default", "type": "mrope"}}),
+                "rope_type is \"default\", but type is \"mrope\"",
+            ),
+        ] {
+            let error = read(with(fields)).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn heads_that_turn_in_part_are_refused() {
+        for fields in [
+            json!({"partial_rotary_factor": 0.5}),
+            json!({"rope_scaling": {"partial_rotary_factor": 0.5}}),
+            json!({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}),
+        ] {
+            let error = read(with(fields)).unwrap_err();
+            assert!(error.contains("partial_rotary_factor 0.5; 1 is known"), "{error}");
+        }
+        assert_eq!(read(with(json!({"partial_rotary_factor": 1.0}))).unwrap(), tiny());
     }
 }
