@@ -39,8 +39,14 @@ struct Description {
     #[serde(default)]
     mlp_bias: bool,
     hidden_act: Option<String>,
+    /// Null is none; where it is absent, it is what transformers has for Mistral and Qwen3.
+    #[serde(default = "window_default")]
     sliding_window: Option<u32>,
     use_sliding_window: Option<bool>,
+}
+
+fn window_default() -> Option<u32> {
+    Some(4096)
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -135,7 +141,7 @@ impl Description {
 
     /// Whether a decoder of ours computes what this one does.
     fn supported(&self) -> Result<(), ModelError> {
-        let windowed = self.sliding_window.is_some() && self.use_sliding_window != Some(false);
+        let window = self.window().filter(|window| *window < self.max_position_embeddings);
         let wrong = match () {
             () if !["llama", "mistral", "qwen3"].contains(&self.model_type.as_str()) => {
                 format!("model_type {:?}; llama, mistral and qwen3 are known", self.model_type)
@@ -144,10 +150,22 @@ impl Description {
             () if self.hidden_act.as_deref().is_some_and(|act| act != "silu") => {
                 format!("hidden_act {:?}; silu is known", self.hidden_act.as_deref().unwrap_or_default())
             }
-            () if windowed => "it has a sliding window".into(),
+            () if window.is_some() => {
+                format!("it has a sliding window of {} tokens", window.unwrap_or_default())
+            }
             () => return Ok(()),
         };
         Err(ModelError::Unsupported(wrong))
+    }
+
+    /// The tokens that attention sees, if they are fewer than all: by the rules of the model's own class in
+    /// transformers. Llama has none, Mistral knows no switch for it.
+    fn window(&self) -> Option<u32> {
+        match self.model_type.as_str() {
+            "mistral" => self.sliding_window,
+            "qwen3" if self.use_sliding_window == Some(true) => self.sliding_window,
+            _ => None,
+        }
     }
 
     fn rope(&self) -> Result<Rope, ModelError> {
@@ -334,8 +352,8 @@ mod tests {
             assert!(error.contains(reason), "{field}: {error}");
         }
         let mut windowed = description();
-        (windowed["sliding_window"], windowed["use_sliding_window"]) = (json!(4096), json!(true));
-        assert!(error(&whole, &windowed).contains("it has a sliding window"));
+        (windowed["sliding_window"], windowed["use_sliding_window"]) = (json!(1024), json!(true));
+        assert!(error(&whole, &windowed).contains("it has a sliding window of 1024 tokens"));
         let empty = tempfile::tempdir().unwrap();
         assert!(Model::load(empty.path()).unwrap_err().to_string().contains("config.json"));
     }
@@ -409,6 +427,30 @@ mod tests {
         ] {
             let error = read(with(fields)).unwrap_err();
             assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn windows_are_those_of_the_model_s_own_class() {
+        let refused = |model: &str, window: Option<Value>, switch: Option<bool>| {
+            let mut fields = with(json!({"model_type": model, "use_sliding_window": switch}));
+            match window {
+                Some(window) => fields["sliding_window"] = window,
+                None => drop(fields.as_object_mut().unwrap().remove("sliding_window")),
+            }
+            // One more than the window that Mistral and Qwen3 have by default.
+            fields["max_position_embeddings"] = 4097.into();
+            read(fields).is_err_and(|error| error.contains("it has a sliding window"))
+        };
+        let [short, whole, null] = [json!(4096), json!(4097), json!(null)].map(Some);
+        for (window, windowed) in [(&None, true), (&null, false), (&short, true), (&whole, false)] {
+            // Mistral knows no switch.
+            for switch in [None, Some(false), Some(true)] {
+                assert_eq!(refused("mistral", window.clone(), switch), windowed, "{window:?} {switch:?}");
+                let on = switch == Some(true);
+                assert_eq!(refused("qwen3", window.clone(), switch), windowed && on, "{window:?} {switch:?}");
+                assert!(!refused("llama", window.clone(), switch));
+            }
         }
     }
 
