@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 /// What is read of `config.json`; its names are those of the transformers library.
 #[derive(Debug, Deserialize)]
@@ -77,15 +77,8 @@ impl Model {
         let description: Description = json(&folder.join("config.json"))?;
         let config = description.config()?;
         config.check()?;
-        let single = folder.join("model.safetensors");
-        let files = if single.exists() {
-            vec![TensorFile::open(&single)?]
-        } else {
-            let index: Index = json(&folder.join("model.safetensors.index.json"))?;
-            let names: BTreeSet<_> = index.weight_map.into_values().collect();
-            names.iter().map(|name| TensorFile::open(&folder.join(name))).collect::<Result<_, _>>()?
-        };
-        let weights = Weights::collect(&config, &mut Files { files, dtype: config.dtype })?;
+        let files = Files::open(folder)?;
+        let weights = Weights::collect(&config, &mut Converted { files, dtype: config.dtype })?;
         Ok(Self { config, weights })
     }
 }
@@ -96,19 +89,67 @@ fn json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
     serde_json::from_str(&text).map_err(|error| ModelError::Format { path: name(), what: error.to_string() })
 }
 
+/// The files with a model's weights.
 struct Files {
-    files: Vec<TensorFile>,
+    /// The shard of every tensor.
+    index: BTreeMap<String, String>,
+    /// By their names.
+    shards: BTreeMap<String, TensorFile>,
+}
+
+impl Files {
+    /// Opens the only file of a folder, or those that its index names.
+    fn open(folder: &Path) -> Result<Self, ModelError> {
+        let single = "model.safetensors";
+        if folder.join(single).exists() {
+            let file = TensorFile::open(&folder.join(single))?;
+            let index = file.names().map(|name| (name.into(), single.into())).collect();
+            return Ok(Self { index, shards: [(single.into(), file)].into() });
+        }
+        let path = folder.join("model.safetensors.index.json");
+        let Index { weight_map: index } = json(&path)?;
+        let names: BTreeSet<_> = index.values().collect();
+        let open = |name: &String| Ok((name.clone(), TensorFile::open(&beside(&path, name)?)?));
+        let shards = names.into_iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { index, shards })
+    }
+
+    /// The file with this tensor.
+    fn of(&self, tensor: &str) -> Result<&TensorFile, ModelError> {
+        let shard = self.index.get(tensor).and_then(|shard| self.shards.get(shard));
+        shard.ok_or_else(|| ModelError::Missing(tensor.into()))
+    }
+}
+
+/// The file of this name in the folder of `index`, which names it. A name that leads elsewhere is refused: an index is
+/// downloaded.
+fn beside(index: &Path, name: &str) -> Result<PathBuf, ModelError> {
+    let mut parts = Path::new(name).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(_)), None) => Ok(index.with_file_name(name)),
+        _ => Err(ModelError::Format {
+            path: index.display().to_string(),
+            what: format!("weight_map names {name:?}, which is no file beside it"),
+        }),
+    }
+}
+
+/// Tensors of files as one type.
+struct Converted {
+    files: Files,
     dtype: Dtype,
 }
 
-impl Source for Files {
+impl Source for Converted {
     fn take(&mut self, names: &[String], rows: &[usize], columns: usize) -> Result<Tensor, ModelError> {
+        // First of all parts: the sizes come from the description, and memory is taken for what files have.
+        for (name, rows) in names.iter().zip(rows) {
+            self.files.of(name)?.check(name, &[*rows, columns])?;
+        }
         let all = rows.iter().sum();
         let mut bits = Vec::with_capacity(all * columns);
-        for (name, rows) in names.iter().zip(rows) {
-            let file = self.files.iter_mut().find(|file| file.has(name));
-            let file = file.ok_or_else(|| ModelError::Missing(name.clone()))?;
-            file.read(name, &[*rows, columns], self.dtype, &mut bits)?;
+        for name in names {
+            self.files.of(name)?.read(name, self.dtype, &mut bits)?;
         }
         Tensor::new(&names[0], all, columns, bits)
     }
@@ -235,8 +276,11 @@ mod tests {
         })
     }
 
-    /// The parts of a model as a checkpoint has them: name, shape, bits.
-    fn parts(model: &Model) -> Vec<(String, Vec<usize>, Vec<u16>)> {
+    /// A name, a shape, bits.
+    type Part = (String, Vec<usize>, Vec<u16>);
+
+    /// The parts of a model as a checkpoint has them.
+    fn parts(model: &Model) -> Vec<Part> {
         let config = model.config();
         let (q, kv, mlp) = (config.q_width(), config.kv_width(), config.intermediate as usize);
         let mut parts = Vec::new();
@@ -258,7 +302,7 @@ mod tests {
     }
 
     /// A file of these parts, as bf16 or, where `wide`, as f32.
-    fn write(path: &Path, parts: &[(String, Vec<usize>, Vec<u16>)], wide: bool) {
+    fn write(path: &Path, parts: &[Part], wide: bool) {
         let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
         header.insert("__metadata__".into(), json!({"format": "pt"}));
         for (name, shape, bits) in parts {
@@ -293,17 +337,68 @@ mod tests {
             write(&folder.path().join("model.safetensors"), &parts, wide);
             assert_eq!(Model::load(folder.path()).unwrap(), model);
         }
-        // In two files, with an index.
         let folder = folder(&description());
         let (one, two) = parts.split_at(parts.len() / 2);
-        let mut index = BTreeMap::new();
-        for (name, parts) in [("model-1.safetensors", one), ("model-2.safetensors", two)] {
-            write(&folder.path().join(name), parts, false);
-            index.extend(parts.iter().map(|(part, ..)| (part, name)));
-        }
-        let index = json!({"metadata": {}, "weight_map": index}).to_string();
-        fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
+        shards(folder.path(), &[("model-1.safetensors", one), ("model-2.safetensors", two)]);
         assert_eq!(Model::load(folder.path()).unwrap(), model);
+    }
+
+    /// Files of these names and parts, and their index. Of parts that are there twice, it names the last.
+    fn shards(folder: &Path, shards: &[(&str, &[Part])]) {
+        let mut map = BTreeMap::new();
+        for (name, parts) in shards {
+            write(&folder.join(name), parts, false);
+            map.extend(parts.iter().map(|(part, ..)| (part, *name)));
+        }
+        index(folder, json!(map));
+    }
+
+    fn index(folder: &Path, map: Value) {
+        let index = json!({"metadata": {}, "weight_map": map}).to_string();
+        fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
+    }
+
+    #[test]
+    fn a_tensor_is_taken_from_the_shard_that_the_index_says() {
+        let [model, other] = [9, 10].map(|seed| Model::random(tiny(), seed).unwrap());
+        let (parts, others) = (parts(&model), parts(&other));
+        let folder = folder(&description());
+        shards(folder.path(), &[("a.safetensors", &others), ("b.safetensors", &parts)]);
+        assert_eq!(Model::load(folder.path()).unwrap(), model);
+    }
+
+    #[test]
+    fn an_index_that_leads_out_of_its_folder_is_refused() {
+        let parts = parts(&Model::random(tiny(), 9).unwrap());
+        let folder = folder(&description());
+        write(&folder.path().join("real.safetensors"), &parts, false);
+        let absolute = folder.path().join("real.safetensors").display().to_string();
+        let around = format!("../{}/real.safetensors", folder.path().file_name().unwrap().display());
+        for name in [&absolute, &around, "./real.safetensors", "..", ""] {
+            let names = parts.iter().map(|(part, ..)| (part.clone(), json!(name)));
+            index(folder.path(), Value::Object(names.collect()));
+            let error = Model::load(folder.path()).unwrap_err().to_string();
+            let reason = format!("index.json: weight_map names {name:?}, which is no file beside it");
+            assert!(error.ends_with(&reason), "{error}");
+        }
+    }
+
+    /// A description of 2^18 tokens of 2^16 elements took 32 GiB before it saw that the file had ten bytes.
+    #[test]
+    fn no_memory_is_taken_for_weights_that_files_do_not_have() {
+        let parts = parts(&Model::random(tiny(), 9).unwrap());
+        let folder = folder(&description());
+        write(&folder.path().join("model.safetensors"), &parts, false);
+        let files = Files::open(folder.path()).unwrap();
+        let mut source = Converted { files, dtype: Dtype::Bf16 };
+        let mut error = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
+            // More than there are addresses.
+            source.take(&names, &vec![1 << 60; names.len()], 64).unwrap_err().to_string()
+        };
+        let head = "lm_head.weight";
+        assert!(error(&[head]).contains("has shape [256, 64], but [1152921504606846976, 64] is needed"));
+        assert_eq!(error(&["absent", head]), "weight \"absent\" is missing");
     }
 
     #[test]
@@ -325,7 +420,7 @@ mod tests {
     #[test]
     fn every_wrong_checkpoint_is_refused_with_its_reason() {
         let model = Model::random(tiny(), 9).unwrap();
-        let error = |parts: &[(String, Vec<usize>, Vec<u16>)], description: &Value| {
+        let error = |parts: &[Part], description: &Value| {
             let folder = folder(description);
             write(&folder.path().join("model.safetensors"), parts, false);
             Model::load(folder.path()).unwrap_err().to_string()

@@ -62,30 +62,31 @@ impl TensorFile {
         Ok(Self { path: name, file, data: 8 + length, entries })
     }
 
-    /// Whether it has a tensor of this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.entries.contains_key(name)
+    /// Its tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
     }
 
-    /// Appends a tensor that it has, of this shape (where lengths of 1 do not count), to `into`, as `dtype`.
-    pub fn read(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        dtype: Dtype,
-        into: &mut Vec<u16>,
-    ) -> Result<(), ModelError> {
-        let entry = self.entries.get(name).ok_or_else(|| ModelError::Missing(name.into()))?;
+    /// Whether it has a tensor of this name and shape, where lengths of 1 do not count.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<(), ModelError> {
+        let entry = self.entry(name)?;
         let long = |shape: &[usize]| shape.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
         if long(&entry.shape) != long(shape) {
             let (shape, expected) = (entry.shape.clone(), shape.to_vec());
             return Err(ModelError::Shape { name: name.into(), shape, expected });
         }
+        Ok(())
+    }
+
+    /// Appends a tensor to `into`, as `dtype`.
+    pub fn read(&self, name: &str, dtype: Dtype, into: &mut Vec<u16>) -> Result<(), ModelError> {
+        let entry = self.entry(name)?;
         let [begin, end] = entry.data_offsets;
         let mut bytes = vec![0; (end - begin) as usize];
         let io = |source| ModelError::Io { path: self.path.clone(), source };
-        self.file.seek(SeekFrom::Start(self.data + begin)).map_err(io)?;
-        self.file.read_exact(&mut bytes).map_err(io)?;
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(self.data + begin)).map_err(io)?;
+        file.read_exact(&mut bytes).map_err(io)?;
         let round = rounder(dtype);
         let halves = bytes.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b));
         match (entry.dtype.as_str(), dtype) {
@@ -95,6 +96,10 @@ impl TensorFile {
             _ => into.extend(bytes.as_chunks::<4>().0.iter().map(|b| round(f32::from_le_bytes(*b)))),
         }
         Ok(())
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, ModelError> {
+        self.entries.get(name).ok_or_else(|| ModelError::Missing(name.into()))
     }
 }
 
