@@ -191,10 +191,8 @@ impl CpuExecutor {
     fn open(&mut self, opened: &Opened, plan: &BatchPlan) {
         let slot = &mut self.slots[opened.slot.index()];
         slot.sampling = opened.sampling;
-        slot.said.clear();
         let (prompt, output) = opened.history.of(plan);
-        prompt.iter().for_each(|token| slot.said.prompt(*token));
-        output.iter().for_each(|token| slot.said.output(*token));
+        slot.said.begin(prompt, output);
     }
 
     fn copy(&mut self, copies: &Copies) {

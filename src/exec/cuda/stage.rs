@@ -128,9 +128,7 @@ impl Host {
             let drawing = &mut self.drawing[opened.slot.index()];
             drawing.sampling = opened.sampling;
             let (prompt, output) = opened.history.of(plan);
-            drawing.said.clear();
-            prompt.iter().for_each(|token| drawing.said.prompt(*token));
-            output.iter().for_each(|token| drawing.said.output(*token));
+            drawing.said.begin(prompt, output);
         }
         for delta in &plan.tables {
             self.tables[delta.slot.index() * self.table_stride + delta.index as usize] = delta.block.0;
