@@ -146,7 +146,7 @@ impl CpuExecutor {
         }
     }
 
-    /// Lists the tokens of one row; false if one is not known, or not in the vocabulary.
+    /// Lists the tokens of one row; false if it has none, or if one is not known or not in the vocabulary.
     fn list_row(&mut self, plan: &BatchPlan, row: &Row) -> bool {
         let one;
         let ids = match row.input() {
@@ -166,7 +166,8 @@ impl CpuExecutor {
         let positions = row.position..row.position + row.tokens;
         let tokens = ids.iter().zip(positions);
         self.tokens.extend(tokens.map(|(id, position)| Token { id: *id, position, slot: row.slot.index() }));
-        ids.len() == row.tokens as usize && ids.iter().all(|id| *id < vocab)
+        let whole = !ids.is_empty() && ids.len() == row.tokens as usize;
+        whole && ids.iter().all(|id| *id < vocab)
     }
 
     /// Draws a token for every row that wants one; a row without a largest logit fails.

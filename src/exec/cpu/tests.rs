@@ -195,6 +195,18 @@ fn a_row_whose_tokens_are_not_known_fails_alone() {
     assert_eq!(outcome.tokens[1], by_id.tokens[0]);
 }
 
+/// The first of all rows had no token before it to draw from, and any other drew from its neighbour's.
+#[test]
+fn a_row_without_tokens_fails_alone() {
+    let mut executor = executor(&small());
+    let ids = [9, 8, 7];
+    let alone = run(&mut executor, &plan(1, &[(2, Input::Ids(0), 3)], &ids));
+    let rows = [(0, Input::Ids(0), 0), (2, Input::Ids(0), 3), (1, Input::Ids(3), 0)];
+    let outcome = run(&mut executor, &plan(2, &rows, &ids));
+    assert_eq!(outcome.failed, [0, 2]);
+    assert_eq!(outcome.tokens, [0, alone.tokens[0], 0]);
+}
+
 #[test]
 fn pages_come_back_from_the_host_as_they_went() {
     let mut executor = executor(&small());
