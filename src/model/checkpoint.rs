@@ -2,7 +2,7 @@
 //! with an index.
 
 use super::safetensors::TensorFile;
-use super::weights::Source;
+use super::weights::{EMBEDDING, Source};
 use super::{Model, ModelConfig, ModelError, Rope, RopeScaling, RopeStyle, Tensor, Weights};
 use crate::number::Dtype;
 use serde::Deserialize;
@@ -69,15 +69,17 @@ struct Index {
 }
 
 impl Model {
-    /// Reads a model from a folder. Its weights are converted if they are of another type than `config.json` says.
+    /// Reads a model from a folder. Its weights become what `config.json` says, bf16 or f16; if it says nothing, what
+    /// the embedding is stored as. What would be f32 becomes bf16: executors have no wider weights.
     ///
     /// # Errors
     /// If a file is missing or not what it should be, or if the model is of a kind that is not supported.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
         let description: Description = json(&folder.join("config.json"))?;
-        let config = description.config()?;
-        config.check()?;
+        description.supported()?;
         let files = Files::open(folder)?;
+        let config = description.config(files.dtype()?)?;
+        config.check()?;
         let weights = Weights::collect(&config, &mut Converted { files, dtype: config.dtype })?;
         Ok(Self { config, weights })
     }
@@ -112,6 +114,12 @@ impl Files {
         let open = |name: &String| Ok((name.clone(), TensorFile::open(&beside(&path, name)?)?));
         let shards = names.into_iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self { index, shards })
+    }
+
+    /// What weights are where nobody says it.
+    fn dtype(&self) -> Result<Dtype, ModelError> {
+        let stored = self.of(EMBEDDING)?.dtype(EMBEDDING)?;
+        Ok(if stored == "F16" { Dtype::F16 } else { Dtype::Bf16 })
     }
 
     /// The file with this tensor.
@@ -156,12 +164,17 @@ impl Source for Converted {
 }
 
 impl Description {
-    fn config(&self) -> Result<ModelConfig, ModelError> {
-        self.supported()?;
+    /// The decoder, with weights of the type `stored` if the description names none.
+    fn config(&self, stored: Dtype) -> Result<ModelConfig, ModelError> {
         let heads_q = self.num_attention_heads;
         let dtype = match either(["dtype", "torch_dtype"], [&self.dtype, &self.torch_dtype])? {
+            None => stored,
             Some("float16") => Dtype::F16,
-            _ => Dtype::Bf16,
+            Some("bfloat16" | "float32") => Dtype::Bf16,
+            Some(other) => {
+                let known = "bfloat16, float16 and float32 are known";
+                return Err(ModelError::Unsupported(format!("dtype {other:?}; {known}")));
+            }
         };
         Ok(ModelConfig {
             layers: self.num_hidden_layers,
@@ -301,19 +314,18 @@ mod tests {
         parts
     }
 
-    /// A file of these parts, as bf16 or, where `wide`, as f32.
-    fn write(path: &Path, parts: &[Part], wide: bool) {
+    /// A file of these parts, stored as this type; bits that become f32 are bf16.
+    fn write(path: &Path, parts: &[Part], dtype: &str) {
         let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
         header.insert("__metadata__".into(), json!({"format": "pt"}));
         for (name, shape, bits) in parts {
             let begin = data.len();
             for bits in bits {
-                match wide {
-                    true => data.extend(from_bf16(*bits).to_le_bytes()),
-                    false => data.extend(bits.to_le_bytes()),
+                match dtype {
+                    "F32" => data.extend(from_bf16(*bits).to_le_bytes()),
+                    _ => data.extend(bits.to_le_bytes()),
                 }
             }
-            let dtype = if wide { "F32" } else { "BF16" };
             let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, data.len()]});
             header.insert(name.clone(), entry);
         }
@@ -332,9 +344,9 @@ mod tests {
     fn a_model_is_read_as_it_was_written() {
         let model = Model::random(tiny(), 9).unwrap();
         let parts = parts(&model);
-        for wide in [false, true] {
+        for dtype in ["BF16", "F32"] {
             let folder = folder(&description());
-            write(&folder.path().join("model.safetensors"), &parts, wide);
+            write(&folder.path().join("model.safetensors"), &parts, dtype);
             assert_eq!(Model::load(folder.path()).unwrap(), model);
         }
         let folder = folder(&description());
@@ -347,7 +359,7 @@ mod tests {
     fn shards(folder: &Path, shards: &[(&str, &[Part])]) {
         let mut map = BTreeMap::new();
         for (name, parts) in shards {
-            write(&folder.join(name), parts, false);
+            write(&folder.join(name), parts, "BF16");
             map.extend(parts.iter().map(|(part, ..)| (part, *name)));
         }
         index(folder, json!(map));
@@ -371,7 +383,7 @@ mod tests {
     fn an_index_that_leads_out_of_its_folder_is_refused() {
         let parts = parts(&Model::random(tiny(), 9).unwrap());
         let folder = folder(&description());
-        write(&folder.path().join("real.safetensors"), &parts, false);
+        write(&folder.path().join("real.safetensors"), &parts, "BF16");
         let absolute = folder.path().join("real.safetensors").display().to_string();
         let around = format!("../{}/real.safetensors", folder.path().file_name().unwrap().display());
         for name in [&absolute, &around, "./real.safetensors", "..", ""] {
@@ -388,7 +400,7 @@ mod tests {
     fn no_memory_is_taken_for_weights_that_files_do_not_have() {
         let parts = parts(&Model::random(tiny(), 9).unwrap());
         let folder = folder(&description());
-        write(&folder.path().join("model.safetensors"), &parts, false);
+        write(&folder.path().join("model.safetensors"), &parts, "BF16");
         let files = Files::open(folder.path()).unwrap();
         let mut source = Converted { files, dtype: Dtype::Bf16 };
         let mut error = |names: &[&str]| {
@@ -407,7 +419,7 @@ mod tests {
         let mut description = description();
         description["torch_dtype"] = "float16".into();
         let folder = folder(&description);
-        write(&folder.path().join("model.safetensors"), &parts(&model), false);
+        write(&folder.path().join("model.safetensors"), &parts(&model), "BF16");
         let half = Model::load(folder.path()).unwrap();
         let pairs = half.weights().lm_head().bits().iter().zip(model.weights().lm_head().bits());
         // A bf16 of usual size is an f16 too.
@@ -417,12 +429,24 @@ mod tests {
         });
     }
 
+    /// Weights in f16 became bf16, and lost three bits, if `config.json` did not name a type.
+    #[test]
+    fn weights_stay_what_they_are_where_no_type_is_named() {
+        for (dtype, stored) in [(Dtype::F16, "F16"), (Dtype::Bf16, "BF16"), (Dtype::Bf16, "F32")] {
+            let model = Model::random(ModelConfig { dtype, ..tiny() }, 9).unwrap();
+            let folder = folder(&with(json!({"torch_dtype": null})));
+            write(&folder.path().join("model.safetensors"), &parts(&model), stored);
+            assert_eq!(Model::load(folder.path()).unwrap(), model, "{stored}");
+        }
+        assert_eq!(read(with(json!({"torch_dtype": "float32"}))).unwrap(), tiny());
+    }
+
     #[test]
     fn every_wrong_checkpoint_is_refused_with_its_reason() {
         let model = Model::random(tiny(), 9).unwrap();
         let error = |parts: &[Part], description: &Value| {
             let folder = folder(description);
-            write(&folder.path().join("model.safetensors"), parts, false);
+            write(&folder.path().join("model.safetensors"), parts, "BF16");
             Model::load(folder.path()).unwrap_err().to_string()
         };
         let whole = parts(&model);
@@ -437,6 +461,7 @@ mod tests {
             ("model_type", json!("gpt2"), "model_type \"gpt2\"; llama, mistral and qwen3 are known"),
             ("attention_bias", json!(true), "it has biases"),
             ("hidden_act", json!("gelu"), "hidden_act \"gelu\""),
+            ("torch_dtype", json!("int8"), "dtype \"int8\"; bfloat16, float16 and float32 are known"),
             ("rope_scaling", json!({"type": "yarn", "factor": 4.0}), "rope scaling \"yarn\""),
             ("head_dim", json!(72), "head_dim is 72"),
             ("vocab_size", json!(-1), "config.json"),
@@ -455,7 +480,8 @@ mod tests {
 
     fn read(value: Value) -> Result<ModelConfig, String> {
         let description: Description = serde_json::from_value(value).map_err(|error| error.to_string())?;
-        description.config().map_err(|error| error.to_string())
+        let config = description.supported().and_then(|()| description.config(Dtype::Bf16));
+        config.map_err(|error| error.to_string())
     }
 
     /// The description with these fields.

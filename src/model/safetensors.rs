@@ -67,6 +67,11 @@ impl TensorFile {
         self.entries.keys().map(String::as_str)
     }
 
+    /// What a tensor is stored as, by the format's names.
+    pub fn dtype(&self, name: &str) -> Result<&str, ModelError> {
+        self.entry(name).map(|entry| entry.dtype.as_str())
+    }
+
     /// Whether it has a tensor of this name and shape, where lengths of 1 do not count.
     pub fn check(&self, name: &str, shape: &[usize]) -> Result<(), ModelError> {
         let entry = self.entry(name)?;

@@ -91,6 +91,9 @@ pub struct Weights {
     pub lm_head: Option<Tensor>,
 }
 
+/// What tokens begin as, in the Hugging Face format.
+pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
+
 /// Where the parts of a model come from: a generator of made-up weights, or a checkpoint.
 pub(super) trait Source {
     /// The part of this name and shape, or parts of these names one below the other.
@@ -101,7 +104,7 @@ impl Weights {
     /// Takes every weight that `config` calls for, by its name in the Hugging Face format.
     pub(super) fn collect(config: &ModelConfig, source: &mut dyn Source) -> Result<Self, ModelError> {
         let (hidden, vocab) = (config.hidden as usize, config.vocab as usize);
-        let embedding = source.take(&["model.embed_tokens.weight".into()], &[vocab], hidden)?;
+        let embedding = source.take(&[EMBEDDING.into()], &[vocab], hidden)?;
         let layers = (0..config.layers).map(|at| layer(config, at, source)).collect::<Result<_, _>>()?;
         let final_norm = source.take(&["model.norm.weight".into()], &[1], hidden)?;
         let lm_head = match config.tied {
