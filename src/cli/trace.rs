@@ -89,7 +89,13 @@ expectation; `trace inspect` shows what came out.")]
         /// Requests per second.
         #[arg(long, value_name = "R", default_value = "1", value_parser = positive)]
         rate: f64,
-        #[arg(long, help = format!("Arrivals: {}", Arrivals::NAMES), value_name = "PROCESS", default_value = "poisson", value_parser = process)]
+        #[arg(
+            long,
+            help = format!("Arrivals: {}", Arrivals::NAMES),
+            value_name = "PROCESS",
+            default_value = "poisson",
+            value_parser = process
+        )]
         arrivals: Arrivals,
         /// Seed of everything that is drawn.
         #[arg(long, value_name = "S", default_value_t = 1)]
@@ -137,7 +143,12 @@ struct ReadArgs {
     /// Seed of everything that is drawn.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    #[arg(long, help = format!("For lengths without times: {}", Arrivals::NAMES), value_name = "PROCESS", value_parser = process)]
+    #[arg(
+        long,
+        help = format!("For lengths without times: {}", Arrivals::NAMES),
+        value_name = "PROCESS",
+        value_parser = process
+    )]
     arrivals: Option<Arrivals>,
     /// For lengths without times: requests per second.
     #[arg(long, value_name = "R", default_value = "1", value_parser = positive)]
