@@ -1,11 +1,11 @@
 //! Random requests whose lives end in every way there is, on small machines, under every policy that needs no lengths:
 //! each ends once, with every token that it got, and leaves nothing behind.
 
+use super::tests::Faulty;
 use super::*;
 use crate::clock::VirtualClock;
 use crate::config::{Preempt, SwapMode};
 use crate::cost::Profile;
-use crate::error::ExecError;
 use crate::exec::sim::{EOS, Script, SimExecutor};
 use crate::prng::Prng;
 use crate::request::Slo;
@@ -23,30 +23,6 @@ const POLICIES: [&str; 10] = [
     "uniboost:k=8:refit=4",
     "flyball:quantum=4:class=0.05",
 ];
-
-/// A device on which rows fail by chance.
-struct Moody {
-    device: SimExecutor,
-    draws: Prng,
-}
-
-impl Executor for Moody {
-    fn name(&self) -> &'static str {
-        "moody"
-    }
-
-    fn submit(&mut self, plan: &BatchPlan) -> Result<InFlight, ExecError> {
-        self.device.submit(plan)
-    }
-
-    fn wait(&mut self, step: InFlight, outcome: &mut StepOutcome) -> Result<(), ExecError> {
-        self.device.wait(step, outcome)?;
-        outcome.failed.clear();
-        let rows = 0..outcome.tokens.len() as u32;
-        outcome.failed.extend(rows.filter(|_| self.draws.chance(1, 400)));
-        Ok(())
-    }
-}
 
 /// What the client has seen of a request.
 #[derive(Default)]
@@ -120,7 +96,8 @@ fn live(seed: u64) -> Vec<FinishReason> {
     let cost = CostModel::new(&Profile::load("a100-llama-3-8b").unwrap());
     let script = Script::new((0..count).map(|_| Tokens(p.between(1, 90) as u32)));
     let device = SimExecutor::new(clock.clone(), cost.clone(), script, seed);
-    let device = Box::new(Moody { device, draws: p.split(1) });
+    let mut draws = p.split(1);
+    let device = Box::new(Faulty { device, fails: Box::new(move |_, _| draws.chance(1, 400)), lost: None });
     let policy = order::parse(POLICIES[seed as usize % POLICIES.len()], None).unwrap();
     let mut engine = Engine::new(config, policy, device, Box::new(clock.clone()), cost).unwrap();
     let mut lives: Vec<Life> = Vec::new();

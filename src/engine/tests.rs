@@ -7,13 +7,13 @@ use crate::error::ExecError;
 use crate::exec::sim::{Script, SimExecutor};
 use crate::sched::{Admission, Draft, Job, Rank, Reason, order};
 
-/// A device that fails a row, or altogether, in a step of its choice.
-struct Faulty {
-    device: SimExecutor,
-    /// The step whose first row fails.
-    fails: Option<u64>,
+/// A device that fails rows, or altogether.
+pub(super) struct Faulty {
+    pub(super) device: SimExecutor,
+    /// Whether a row of a step fails.
+    pub(super) fails: Box<dyn FnMut(u64, u32) -> bool + Send>,
     /// The step that loses the device.
-    lost: Option<u64>,
+    pub(super) lost: Option<u64>,
 }
 
 impl Executor for Faulty {
@@ -29,7 +29,8 @@ impl Executor for Faulty {
         let number = step.step();
         self.device.wait(step, outcome)?;
         outcome.failed.clear();
-        outcome.failed.extend((self.fails == Some(number)).then_some(0));
+        let rows = 0..outcome.tokens.len() as u32;
+        outcome.failed.extend(rows.filter(|row| (self.fails)(number, *row)));
         if self.lost == Some(number) { Err(ExecError::DeviceLost("a test".into())) } else { Ok(()) }
     }
 }
@@ -45,12 +46,13 @@ fn config() -> Config {
     }
 }
 
-/// An engine whose requests never stop by themselves.
+/// An engine whose requests never stop by themselves. The first row of one step may fail, and another lose the device.
 fn engine(config: Config, policy: Box<dyn Policy>, fails: Option<u64>, lost: Option<u64>) -> Engine {
     let clock = VirtualClock::new();
     let cost = CostModel::new(&Profile::load("a100-llama-3-8b").unwrap());
     let script = Script::new([Tokens(100_000); 64]);
     let device = SimExecutor::new(clock.clone(), cost.clone(), script, 1);
+    let fails = Box::new(move |step, row| (Some(step), row) == (fails, 0));
     Engine::new(config, policy, Box::new(Faulty { device, fails, lost }), Box::new(clock), cost).unwrap()
 }
 
