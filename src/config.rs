@@ -115,9 +115,7 @@ impl Config {
     /// # Errors
     /// If there are fewer.
     pub fn check_groups(&self, used: u16) -> Result<(), ConfigError> {
-        let (value, low, high) = (self.groups_max.into(), used.into(), u64::from(u16::MAX) - 1);
-        let fine = value >= low;
-        fine.then_some(()).ok_or(ConfigError::OutOfRange { field: "groups_max", value, low, high })
+        within("groups_max", self.groups_max.into(), used.into(), GROUPS)
     }
 
     /// Whether the limits fit together.
@@ -125,10 +123,6 @@ impl Config {
     /// # Errors
     /// The first limit that does not, with its value and its bounds.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let within = |field: &'static str, value: u64, low: u64, high: u64| {
-            let fine = (low..=high).contains(&value);
-            fine.then_some(()).ok_or(ConfigError::OutOfRange { field, value, low, high })
-        };
         within("block_size", self.block_size.0.into(), 1, 1024)?;
         if !self.block_size.0.is_power_of_two() {
             return Err(ConfigError::NotPowerOfTwo { field: "block_size", value: self.block_size.0.into() });
@@ -146,11 +140,18 @@ impl Config {
         within("max_model_len", self.max_model_len.0.into(), 2, 1 << 24)?;
         let alive_max = RequestId::ALIVE_MAX as u64;
         within("waiting_max", self.waiting_max.into(), 1, alive_max - u64::from(self.max_resident))?;
-        // One more group is the engine's own.
-        within("groups_max", self.groups_max.into(), 1, u64::from(u16::MAX) - 1)?;
+        within("groups_max", self.groups_max.into(), 1, GROUPS)?;
         within("pipeline_depth", self.pipeline_depth.into(), 1, 2)?;
         within("rerank_per_step", self.rerank_per_step.into(), 1, u32::MAX.into())
     }
+}
+
+/// The most groups of a policy: one more is the engine's own.
+const GROUPS: u64 = u16::MAX as u64 - 1;
+
+fn within(field: &'static str, value: u64, low: u64, high: u64) -> Result<(), ConfigError> {
+    let fine = (low..=high).contains(&value);
+    fine.then_some(()).ok_or(ConfigError::OutOfRange { field, value, low, high })
 }
 
 #[cfg(test)]

@@ -405,11 +405,6 @@ impl Metrics {
         tbt.add((now - before).0, times);
     }
 
-    /// How many requests were refused.
-    pub fn refusals(&self) -> u64 {
-        self.refused
-    }
-
     /// Output tokens so far.
     pub fn output_tokens(&self) -> u64 {
         self.output_tokens

@@ -26,14 +26,15 @@ pub fn capacity(setup: &Setup, arrivals: &[Arrival]) -> Result<f64, SimError> {
     setup.config.preempt = Preempt::Swap;
     setup.config.waiting_max = SAMPLE as u32;
     setup.config.prefix_cache = false;
-    let metrics = simulate(&setup, &sample, &mut ())?.metrics;
-    let mut ends: Vec<Nanos> = metrics.records.iter().map(|r| r.last).collect();
+    let outcome = simulate(&setup, &sample, &mut ())?;
+    let mut ends: Vec<Nanos> = outcome.metrics.records.iter().map(|r| r.last).collect();
     ends.sort_unstable();
     let dry = SAMPLE - (2 * setup.config.max_num_seqs as usize).min(SAMPLE / 2);
     let (low, high) = (SAMPLE / 10, dry - 1);
     // The refused come first, with no time at which they ended.
     if ends[high] == ends[low] {
-        return Err(SimError::NoCapacity { refused: metrics.refusals(), of: SAMPLE as u64 });
+        let refused = outcome.refusals.map_or(0, |refusals| refusals.count);
+        return Err(SimError::NoCapacity { refused, of: SAMPLE as u64 });
     }
     Ok((high - low) as f64 / (ends[high] - ends[low]).as_secs_f64())
 }

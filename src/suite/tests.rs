@@ -82,16 +82,25 @@ fn words(document: &Document) -> Vec<String> {
     document.text().lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 
+#[track_caller]
+fn has_lines(words: &[String], starts: &[&str]) {
+    for start in starts {
+        assert!(words.iter().any(|line| line.starts_with(start)), "{start}: {words:#?}");
+    }
+}
+
 /// A request that only the subject did not serve once took the cell out of the bar, the losses and the drawings.
 #[test]
 fn who_alone_serves_a_request_not_is_behind_without_bound() {
     let document = with_lost(1, 0);
     let words = words(&document);
-    let has = |start: &str| assert!(words.iter().any(|line| line.starts_with(start)), "{start}: {words:#?}");
-    has("las TTLT mean ≤ 1 × fcfs 0 1 0 ∞ ∞ a100-llama-3-8b mix-05 poisson 0.9");
-    has("a100-llama-3-8b mix-05 poisson 0.9 TTLT mean fcfs ∞ ∞ 1.00 s");
-    has("a100-llama-3-8b mix-05 poisson 0.9 1.000 1.000 ∞ !");
-    has("1 of 7 pairs");
+    let lines = [
+        "las TTLT mean ≤ 1 × fcfs 0 1 0 ∞ ∞ a100-llama-3-8b mix-05 poisson 0.9",
+        "a100-llama-3-8b mix-05 poisson 0.9 TTLT mean fcfs ∞ ∞ 1.00 s",
+        "a100-llama-3-8b mix-05 poisson 0.9 1.000 1.000 ∞ !",
+        "1 of 7 pairs",
+    ];
+    has_lines(&words, &lines);
     assert!(!html(&document).contains("NaN"));
 }
 
@@ -100,11 +109,13 @@ fn who_alone_serves_a_request_not_is_behind_without_bound() {
 fn what_nobody_serves_is_not_judged_and_counted() {
     let document = with_lost(1, 1);
     let words = words(&document);
-    let has = |start: &str| assert!(words.iter().any(|line| line.starts_with(start)), "{start}: {words:#?}");
-    has("las TTLT mean ≤ 1 × fcfs 0 0 1");
-    has("las TTLT P95 ≤ 1.01 × fcfs 1 1 0 1.000 1.000");
-    has("a100-llama-3-8b mix-05 poisson 0.9 1.000 1.000 not judged");
-    has("0 of 6 pairs");
+    let lines = [
+        "las TTLT mean ≤ 1 × fcfs 0 0 1",
+        "las TTLT P95 ≤ 1.01 × fcfs 1 1 0 1.000 1.000",
+        "a100-llama-3-8b mix-05 poisson 0.9 1.000 1.000 not judged",
+        "0 of 6 pairs",
+    ];
+    has_lines(&words, &lines);
     assert!(words.join(" ").contains("by more than 1 %; 1 more are not judged"));
     assert!(!html(&document).contains("NaN"));
 }
