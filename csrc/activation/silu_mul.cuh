@@ -21,6 +21,7 @@ struct SiluMul {
     static constexpr uint32_t kDeep = 2;
 
     static FB_DEVICE void run(const Params& p) {
+        follow_previous_grid();
         const Global<T> input(p.input), output(p.output);
         const uint32_t pieces = p.width / kWidth;
         const uint64_t count = uint64_t(p.rows) * pieces, stride = uint64_t(cta_count()) * kThreads;

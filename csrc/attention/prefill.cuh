@@ -46,8 +46,7 @@ struct Prefill {
     static_assert(head_dim % 16 == 0 && kShared <= 163 << 10, "an sm_80 has 163 KiB");
 
     static FB_DEVICE void run(const Params& p) {
-        wait_for_previous_grid();
-        allow_next_grid();
+        follow_previous_grid();
         const uint32_t items = Global<uint32_t>(p.tile_count)[0] * p.pool.heads_kv;
         for (uint32_t item = cta_index(); item < items; item += cta_count()) {
             const auto tile = Global<uint32_t>(p.tiles).template load<4>(int64_t(item / p.pool.heads_kv) * 4);

@@ -20,8 +20,7 @@ struct PrefillPlan {
     static_assert(kThreads == kWorkClasses, "a thread has one class");
 
     static FB_DEVICE void run(const Params& p) {
-        wait_for_previous_grid();
-        allow_next_grid();
+        follow_previous_grid();
         const Global<uint32_t> from(p.tile_from);
         const uint64_t total = cta_offsets<kThreads>(
             p.rows + 1, scan_space(), [&](uint32_t row) { return queries(p, row).tiles(p.tile); },

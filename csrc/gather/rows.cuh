@@ -21,6 +21,7 @@ struct GatherRows {
     static constexpr uint32_t kPieceBytes = kThreads * sizeof(Piece);
 
     static FB_DEVICE void run(const Params& p) {
+        follow_previous_grid();
         const Global<uint32_t> source(p.source), target(p.target);
         const uint32_t pieces = (p.row_bytes + kPieceBytes - 1) / kPieceBytes;
         const int64_t words = p.row_bytes / sizeof(uint32_t);

@@ -73,8 +73,7 @@ struct HopperPrefill {
             publish_barriers();
             prefetch_map(p.map);
         }
-        wait_for_previous_grid();
-        allow_next_grid();
+        follow_previous_grid();
         sync_cta();
         const uint32_t role = same_in_warp(thread_index() / kGroupThreads);
         if (role == 0) {

@@ -31,6 +31,7 @@ struct Append {
     using Piece = Pack<T, kWidth>;
 
     static FB_DEVICE void run(const Params& p) {
+        follow_previous_grid();
         const uint32_t heads = p.heads_q + 2 * p.pool.heads_kv;
         const uint32_t parts = mutated(Mutant::head_skipped) ? heads / kHeads : (heads + kHeads - 1) / kHeads;
         constexpr uint32_t kWarps = kThreads / kLanes;

@@ -23,6 +23,7 @@ struct CopyPages {
     using Piece = Pack<uint32_t, 4>;
 
     static FB_DEVICE void run(const Params& p) {
+        follow_previous_grid();
         // In words of 4 bytes, 64 bits wide: a pool is larger than 4 GiB.
         constexpr uint64_t kWords = 4, kItem = kDeep * kThreads * kWords;
         const Global<uint32_t> pairs(p.pairs), source(p.source), target(p.target);

@@ -14,6 +14,7 @@ struct ScatterWords {
     static constexpr uint32_t kShared = 0;
 
     static FB_DEVICE void run(const Params& p) {
+        follow_previous_grid();
         const Global<uint32_t> target(p.target), pairs(p.pairs);
         for (uint32_t at = cta_index() * kThreads + thread_index(); at < p.count; at += cta_count() * kThreads) {
             const auto pair = pairs.load<2>(int64_t(at) * 2);

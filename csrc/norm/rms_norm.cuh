@@ -23,6 +23,7 @@ struct RmsNorm {
     using Vector = Pack<T, kWidth>;
 
     static FB_DEVICE void run(const Params& p) {
+        follow_previous_grid();
         for (uint32_t row = cta_index(); row < p.rows; row += cta_count()) {
             if (p.residual) {
                 norm<true>(p, int64_t(row) * p.hidden);

@@ -19,6 +19,7 @@ struct Penalize {
     static constexpr uint32_t kShared = 0;
 
     static FB_DEVICE void run(const Params& p) {
+        follow_previous_grid();
         const Global<uint32_t> from(p.from), tokens(p.tokens), counts(p.counts);
         const Global<float> logits(p.logits);
         for (uint32_t row = cta_index(); row < p.rows; row += cta_count()) {

@@ -46,6 +46,7 @@ struct SampleTokens {
     static constexpr uint32_t kNucleus = 512;
 
     static FB_DEVICE void run(const Params& p) {
+        follow_previous_grid();
         FB_ROLL
         for (uint32_t row = cta_index(); row < p.rows; row += cta_count()) {
             uint32_t token = 0;

@@ -42,7 +42,10 @@ void unwritten(const Probe&) {
 
 void shared_overrun(const Probe&) { Shared<uint32_t>(4).set(thread_index(), 0); }
 
-void global_overrun(const Probe& p) { Global<uint32_t>(p.buffer).set(thread_index() + 1, 0); }
+void global_overrun(const Probe& p) {
+    follow_previous_grid();
+    Global<uint32_t>(p.buffer).set(thread_index() + 1, 0);
+}
 
 void global_misaligned(const Probe& p) { Global<uint32_t>(p.buffer).load<2>(1); }
 
@@ -63,6 +66,10 @@ void half_a_warp_shuffles(const Probe&) {
     if (lane_index() < 16) warp_sum(1.0f);
 }
 
+void written_before_its_turn(const Probe& p) { Global<uint32_t>(p.buffer).set(thread_index(), 0); }
+
+void next_before_its_turn(const Probe&) { allow_next_grid(); }
+
 #define FB_PROBE(name)                                    \
     {#name, kThreads, kThreads * 4, sizeof(Probe),        \
      [](const void* p) { name(*static_cast<const Probe*>(p)); }}
@@ -78,6 +85,8 @@ constexpr simt::Kernel kProbes[] = {
     FB_PROBE(copy_overtaken),
     FB_PROBE(divergent_barrier),
     FB_PROBE(half_a_warp_shuffles),
+    FB_PROBE(written_before_its_turn),
+    FB_PROBE(next_before_its_turn),
 };
 
 }  // namespace

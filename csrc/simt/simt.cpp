@@ -32,6 +32,7 @@ struct Thread {
     Fiber fiber;
     bool waiting = false;
     bool done = false;
+    bool follows = false;  // the grid ahead is done
     std::vector<Copy> copies;  // as they were started
     uint32_t groups = 0;  // committed
 };
@@ -62,6 +63,8 @@ public:
     void wake(uint32_t other) { threads_[other].waiting = false; }
     void fault(const char* what) { report("%s", what); }
     void wake_warp();
+    void wait_for_previous_grid() { current().follows = true; }
+    void allow_next_grid();
     void sync_cta();
     uint32_t sync_cta_count(bool mine);
     void sync_warp();
@@ -84,6 +87,7 @@ private:
     void report(const char* format, ...) __attribute__((format(printf, 2, 3)));
     void next_order();
     uint64_t random();
+    bool check_order(uint64_t address, size_t bytes, bool write);
 
     void (*body_)(const void*);
     const void* argument_;
@@ -303,10 +307,29 @@ unsigned char* Machine::check_global(uint64_t address, size_t bytes, bool write)
             report("global memory: write to buffer %zu, which is to be read only", at);
             return nullptr;
         }
-        return region.base + offset;
+        return check_order(address, bytes, write) ? region.base + offset : nullptr;
     }
     report("global memory: %s of %zu bytes outside of every buffer", write ? "write" : "read", bytes);
     return nullptr;
+}
+
+// Whether the access comes when it may, even if the grid ahead still runs when this one begins.
+bool Machine::check_order(uint64_t address, size_t bytes, bool write) {
+    if (write && launch.writes) launch.writes->note(address, bytes);
+    if (current().follows) return true;
+    if (write) {
+        report("global memory: write before the grid ahead was waited for");
+    } else if (launch.ahead && launch.ahead->touch(address, bytes)) {
+        report("global memory: read of what the grid ahead writes, before it was waited for");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+void Machine::allow_next_grid() {
+    // Else that one would have to wait for two.
+    if (!current().follows) report("lets the next grid begin before it has waited for the one ahead");
 }
 
 void Machine::copy_async(void* target, uint64_t source, uint32_t bytes) {
@@ -359,6 +382,8 @@ bool shared_read_for_warp(const void* at, size_t bytes) {
 bool shared_atomic(const void* at, size_t bytes) { return machine->check_shared(at, bytes, &Shadow::atomic); }
 const void* global_read(uint64_t address, size_t bytes) { return machine->check_global(address, bytes, false); }
 void* global_write(uint64_t address, size_t bytes) { return machine->check_global(address, bytes, true); }
+void wait_for_previous_grid() { machine->wait_for_previous_grid(); }
+void allow_next_grid() { machine->allow_next_grid(); }
 void sync_cta() { machine->sync_cta(); }
 uint32_t sync_cta_count(bool mine) { return machine->sync_cta_count(mine); }
 void sync_warp() { machine->sync_warp(); }

@@ -5,11 +5,14 @@
 // order of threads is also an interleaving, and a barrier too few changes what is read. Beyond that, shared
 // memory has a shadow that knows who wrote and read each pair of bytes since which barrier: two accesses that
 // no barrier orders are reported whatever the interleaving was. Global memory is what the launch names: any
-// other access is reported and not made, so that a wrong kernel cannot harm the process that tests it.
+// other access is reported and not made, so that a wrong kernel cannot harm the process that tests it. So is a write
+// before the wait for the grid ahead, and a read of what that one wrote.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+#include "writes.h"
 
 namespace simt {
 
@@ -35,6 +38,8 @@ struct Launch {
     size_t region_count;
     char* faults;  // what was found wrong, one line each, ended by 0
     size_t faults_bytes;
+    const Writes* ahead;  // of the grid that may still run when this one begins, or null
+    Writes* writes;       // of this one, or null
 };
 
 // Runs `body(argument)` as every thread of every cta; how many faults there were.
@@ -56,6 +61,10 @@ bool shared_atomic(const void* at, size_t bytes);
 // The memory behind a global address, or null, reported, where the launch may not touch it.
 const void* global_read(uint64_t address, size_t bytes);
 void* global_write(uint64_t address, size_t bytes);
+
+// The grid ahead is done; the next may begin.
+void wait_for_previous_grid();
+void allow_next_grid();
 
 void sync_cta();
 // How many threads of the cta came with `mine`.

@@ -339,18 +339,29 @@ FB_DEVICE void fence() {
 
 // ---- Launches that overlap (PTX ISA, griddepcontrol): where the launch does not ask for it, these do nothing.
 
-// Until the grid before this one is done and its writes are seen. Before any access to what it may have written.
+// Until the grid before this one is done and its writes are seen. Before any write, and any read of what that grid may
+// have written.
 FB_DEVICE void wait_for_previous_grid() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#ifndef __CUDACC__
+    simt::wait_for_previous_grid();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
 // The next grid may begin as soon as there is room, up to its own wait.
 FB_DEVICE void allow_next_grid() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#ifndef __CUDACC__
+    simt::allow_next_grid();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
+}
+
+// Both at once, for a kernel that has nothing to do before.
+FB_DEVICE void follow_previous_grid() {
+    wait_for_previous_grid();
+    allow_next_grid();
 }
 
 // ---- Asynchronous copies from global to shared memory, in groups (PTX ISA, cp.async).

@@ -28,6 +28,8 @@ fn each_offence_is_reported_in_every_order() {
         ("copy_overtaken", "copy was not waited for"),
         ("divergent_barrier", "waits for threads that never come"),
         ("half_a_warp_shuffles", "waits for threads that never come"),
+        ("written_before_its_turn", "write before the grid ahead was waited for"),
+        ("next_before_its_turn", "lets the next grid begin before"),
     ];
     for order in ORDERS {
         for (name, what) in offences {

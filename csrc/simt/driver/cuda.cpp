@@ -88,6 +88,7 @@ std::vector<Stream*> all(const std::set<Stream*>& streams) { return {streams.beg
 extern "C" Status simt_start(Stream* stream, void (*work)(const void*), const void* argument, size_t bytes) {
     return call("simt_start", [&](Device& device) {
         const std::string copy(static_cast<const char*>(argument), bytes);
+        stream->writes = nullptr;
         device.queue.add(*stream, [&device, work, copy] {
             if (device.lost == Status::success) work(copy.data());
         });
@@ -436,7 +437,8 @@ Status cuLaunchKernelEx(const LaunchConfig* config, const Kernel* kernel, void**
         const auto [threads, rows, planes] = config->block;
         const bool shaped = x > 0 && y == 1 && z == 1 && threads == kernel->threads && rows == 1 && planes == 1;
         if (!shaped || config->shared_bytes != kernel->shared_bytes) return Status::invalid_value;
-        return device.run(*config->stream, *kernel, x, params[0]);
+        // The one attribute that the library sets lets it begin early.
+        return device.run(*config->stream, *kernel, x, params[0], config->attribute_count > 0);
     });
 }
 

@@ -79,6 +79,7 @@ bool Device::holds(uint64_t address, uint64_t bytes) const {
 }
 
 Status Device::copy(Stream& stream, uint64_t to, uint64_t from, uint64_t bytes) {
+    stream.writes = nullptr;
     queue.add(stream, [=] {
         if (lost == Status::success) std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes);
     });
@@ -87,28 +88,32 @@ Status Device::copy(Stream& stream, uint64_t to, uint64_t from, uint64_t bytes) 
 
 Status Device::fill(Stream& stream, uint64_t to, unsigned char byte, uint64_t bytes) {
     if (!holds(to, bytes)) return Status::invalid_value;
+    stream.writes = nullptr;
     queue.add(stream, [=] {
         if (lost == Status::success) std::memset(reinterpret_cast<void*>(to), byte, bytes);
     });
     return Status::success;
 }
 
-Status Device::run(Stream& stream, const Kernel& kernel, uint32_t ctas, const void* params) {
+Status Device::run(Stream& stream, const Kernel& kernel, uint32_t ctas, const void* params, bool early) {
     const std::shared_ptr<void> copy = copy_of(params, kernel.params_bytes);
+    const std::shared_ptr<Writes> ahead = early ? stream.writes : nullptr, writes = std::make_shared<Writes>();
     queue.add(stream, [=, &kernel] {
-        if (lost == Status::success) launch(kernel, ctas, copy.get());
+        if (lost == Status::success) launch(kernel, ctas, copy.get(), ahead.get(), writes.get());
     });
+    stream.writes = writes;
     return Status::success;
 }
 
-void Device::launch(const Kernel& kernel, uint32_t ctas, const void* params) {
+void Device::launch(const Kernel& kernel, uint32_t ctas, const void* params, const Writes* ahead, Writes* writes) {
+    writes->clear();
     std::vector<Region> regions;
     for (const auto& [base, bytes] : allocations_) {
         regions.push_back({reinterpret_cast<unsigned char*>(base), bytes, true, 0});
     }
     char faults[4096];
     const Launch launch = {kernel.name, ctas, kernel.threads, kernel.shared_bytes, traits.order, false, 0,
-                           regions.data(), regions.size(), faults, sizeof faults};
+                           regions.data(), regions.size(), faults, sizeof faults, ahead, writes};
     if (simt::launch(launch, kernel.body, params) == 0) return;
     std::fputs(faults, stderr);
     note(Status::illegal_address);

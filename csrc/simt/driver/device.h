@@ -44,7 +44,8 @@ public:
     // Copies and fills, unless the device was lost before their time.
     Status copy(Stream& stream, uint64_t to, uint64_t from, uint64_t bytes);
     Status fill(Stream& stream, uint64_t to, unsigned char byte, uint64_t bytes);
-    Status run(Stream& stream, const Kernel& kernel, uint32_t ctas, const void* params);
+    // `early`: it may begin before the kernel ahead of it in the stream has ended.
+    Status run(Stream& stream, const Kernel& kernel, uint32_t ctas, const void* params, bool early);
 
     // Sticky codes lose it.
     Status note(Status status);
@@ -56,7 +57,7 @@ public:
     std::set<Stream*> streams;
 
 private:
-    void launch(const Kernel& kernel, uint32_t ctas, const void* params);
+    void launch(const Kernel& kernel, uint32_t ctas, const void* params, const Writes* ahead, Writes* writes);
 
     std::map<uint64_t, uint64_t> allocations_;
 };

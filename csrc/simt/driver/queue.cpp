@@ -95,6 +95,7 @@ void Queue::run_any() {
 void Queue::begin_capture(Stream& stream) {
     stream.capture = std::make_shared<Graph>();
     stream.origin = true;
+    stream.writes = nullptr;
     captures_ += 1;
 }
 
@@ -112,7 +113,7 @@ std::shared_ptr<Graph> Queue::end_capture(Stream& stream, const std::vector<Stre
     if (stream.node) followed[*stream.node] = true;
     const bool joined = std::find(followed.begin(), followed.end(), false) == followed.end();
     for (Stream* other : streams) {
-        if (other->capture == graph) *other = {other->last, nullptr, {}, false};
+        if (other->capture == graph) *other = {other->last, nullptr, {}, false, nullptr};
     }
     captures_ -= 1;
     status = joined ? Status::success : Status::capture_unjoined;
@@ -131,6 +132,7 @@ void Queue::launch(Stream& stream, const Graph& graph) {
         pending_.push_back(operation);
     }
     add(stream, [] {});
+    stream.writes = nullptr;
     auto& after = stream.last->after;
     after.insert(after.end(), operations.begin(), operations.end());
 }

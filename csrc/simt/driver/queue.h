@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "../writes.h"
 #include "status.h"
 
 namespace simt::driver {
@@ -41,6 +42,8 @@ struct Stream {
     std::optional<size_t> node;
     // Whether the capture began here.
     bool origin = false;
+    // Of its last kernel, which the next one may overlap, whatever events lie between; null after other work.
+    std::shared_ptr<Writes> writes;
 };
 
 // What it marks: an operation, or a node of a graph in capture.

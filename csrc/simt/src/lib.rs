@@ -139,6 +139,8 @@ struct RawLaunch {
     region_count: usize,
     faults: *mut c_char,
     faults_bytes: usize,
+    /// Of the grid ahead and this one: null, for here a launch ends before the next begins.
+    writes: [*mut c_void; 2],
 }
 
 macro_rules! variants {
@@ -289,6 +291,7 @@ impl Kernel {
             region_count: memory.regions.len(),
             faults: text.as_mut_ptr().cast(),
             faults_bytes: text.len(),
+            writes: [std::ptr::null_mut(); 2],
         };
         // SAFETY: the regions are live buffers that `memory` borrows, those to be written mutably, and the
         // kernel's accesses are checked against them; the parameters are plain data of the size that the body
