@@ -41,7 +41,7 @@ struct HopperPrefill {
     static constexpr uint32_t kConsumerWarps = kConsumers * kGroupThreads / kLanes;
     static constexpr uint32_t kQueryThreads = kGroupThreads - 2 * kLanes;
 
-    // Shared memory: queries of two items, rings of K and V, then barriers and the items' descriptions. All tiles are
+    // Shared memory: queries of two items, rings of K and V, then barriers. All tiles are
     // sub-tiles of 64 of head_dim, [head_dim / 64][128 rows][128 bytes, swizzled].
     static constexpr uint32_t kStages = 2;
     static constexpr uint32_t kHalves = head_dim / 64;
@@ -51,8 +51,7 @@ struct HopperPrefill {
     static constexpr uint32_t kValuesAt = 2 * kStages * kTileBytes;
     static constexpr uint32_t kBarriersAt = 3 * kStages * kTileBytes;
     static constexpr uint32_t kRings = 3;  // of queries, keys, values
-    static constexpr uint32_t kItemsAt = kBarriersAt + kRings * kStages * 16;
-    static constexpr uint32_t kShared = kItemsAt + kStages * sizeof(PrefillItem);
+    static constexpr uint32_t kShared = kBarriersAt + kRings * kStages * 16;
     static_assert(kRows == kKeys && head_dim % 64 == 0 && kShared <= 227 * 1024, "");
 
     // Names of barriers; 0 is the whole cta's.
@@ -114,9 +113,6 @@ private:
     static FB_DEVICE Stage queries(uint32_t n) { return stage_of(0, n); }
     static FB_DEVICE Stage keys(uint32_t n) { return stage_of(1, n); }
     static FB_DEVICE Stage values(uint32_t n) { return stage_of(2, n); }
-    static FB_DEVICE Ordered<PrefillItem> item_slot(uint32_t n) {
-        return Ordered<PrefillItem>(kItemsAt + n % kStages * sizeof(PrefillItem));
-    }
 
     // ---- The producer.
 
@@ -170,7 +166,6 @@ private:
                 const uint32_t byte = piece / 8 * kHalfBytes + swizzled(row * kSwizzleRow + piece % 8 * 16);
                 copy_async(Shared<uint8_t>(stage.byte), byte, q.address_of(from), packed.valid);
             }
-            if (first == 0) item_slot(turn).store(item);
             copy_async_commit();
             copy_async_wait<0>();
             if (!mutated(Mutant::query_unfenced)) fence_async_proxy();
@@ -186,7 +181,9 @@ private:
 
         const fb_prefill& p;
         const uint32_t index;
-        PrefillItem item;
+        const PrefillWork work;
+        uint32_t turn = 0;
+        PrefillItem item, next;
         float scale;  // from a product to log2 units
         uint32_t visible[2];
         float max[2];  // of products, before `scale`
@@ -196,24 +193,29 @@ private:
         FragmentA weights[kSteps];
         Accumulator<head_dim> out;
 
-        FB_DEVICE Consumer(const fb_prefill& p, uint32_t index) : p(p), index(index) {}
+        FB_DEVICE Consumer(const fb_prefill& p, uint32_t index) : p(p), index(index), work(p) {}
 
         FB_DEVICE void run() {
-            const PrefillWork work(p);
             if (index == 0) arrive_named(kTurn, kConsumers * kGroupThreads);
-            for (uint32_t turn = 0; work.has(turn); ++turn) {
-                queries(turn).wait_full(turn);
-                item = item_slot(turn).load();
+            look_ahead(0);
+            for (; work.has(turn); ++turn) {
+                item = next;
                 begin();
+                queries(turn).wait_full(turn);
                 const uint32_t tiles = item.tiles(kKeys);
                 if (tiles > 0) {
                     attend(queries(turn), tiles);
                 } else {
-                    sync_warp();  // all lanes have the item: elsewhere, products wait for them
+                    look_ahead(turn + 1);
+                    sync_warp();  // no lane may fall behind by two turns: elsewhere, products wait for all
                     queries(turn).release();
                 }
                 finish();
             }
+        }
+
+        FB_DEVICE void look_ahead(uint32_t turn) {
+            if (work.has(turn)) next = work.item(turn, kRows);
         }
 
         FB_DEVICE uint32_t row(uint32_t half) const {
@@ -238,6 +240,7 @@ private:
             uint32_t tile = tiles - 1;
             keys(n).wait_full(n);
             start_logits(query, keys(n));
+            look_ahead(turn + 1);  // beside the products
             products_wait<0>(logits);
             keys(n).release();
             weigh<true>(tile);
@@ -317,7 +320,7 @@ private:
             for (uint32_t at = begin * kPieces + thread; at < end * kPieces; at += kConsumers * kGroupThreads) {
                 const uint32_t key = at / kPieces, piece = at % kPieces;
                 const uint32_t byte = piece / 8 * kHalfBytes + key * kSwizzleRow + piece % 8 * 16;
-                Ordered<Pack<uint32_t, 4>>(values(n).byte + byte).store({});
+                clear_ordered(values(n).byte + byte);
             }
             fence_async_proxy();
             sync_named(kCleared, kConsumers * kGroupThreads);

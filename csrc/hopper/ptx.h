@@ -13,8 +13,6 @@
 
 namespace flyball {
 
-// ---- Shared memory whose order is kept by the barriers below, which the shadow memory does not know.
-
 #ifdef __CUDACC__
 // The address of a byte of the cta's dynamic shared memory, as asynchronous units and descriptors take it.
 FB_DEVICE uint32_t shared_address(uint32_t byte) {
@@ -24,30 +22,15 @@ FB_DEVICE uint32_t shared_address(uint32_t byte) {
 FB_DEVICE uint32_t shared_address(uint32_t byte) { return byte; }
 #endif
 
-template <class T>
-struct Ordered {
-    uint32_t byte;
-
-    FB_DEVICE explicit Ordered(uint32_t byte) : byte(byte) {}
-
-    FB_DEVICE T load() const {
+// Clears 16 bytes of shared memory; the order is kept by the barriers below, which the shadow memory does not know.
+FB_DEVICE void clear_ordered(uint32_t byte) {
+    const Pack<uint32_t, 4> zeros = {};
 #ifdef __CUDACC__
-        return *reinterpret_cast<const T*>(fb_shared_memory + byte);
+    *reinterpret_cast<Pack<uint32_t, 4>*>(fb_shared_memory + byte) = zeros;
 #else
-        T value{};
-        simt::ordered_read(&value, byte, sizeof value);
-        return value;
+    simt::ordered_write(byte, &zeros, sizeof zeros);
 #endif
-    }
-
-    FB_DEVICE void store(T value) const {
-#ifdef __CUDACC__
-        *reinterpret_cast<T*>(fb_shared_memory + byte) = value;
-#else
-        simt::ordered_write(byte, &value, sizeof value);
-#endif
-    }
-};
+}
 
 // ---- mbarrier: a phase ends when as many as expected have arrived and as many bytes as announced have come.
 

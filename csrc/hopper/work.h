@@ -14,8 +14,8 @@ struct PackedRow {
     bool valid;     // the row exists
 };
 
-// A tile of packed rows for one KV head: 16-byte pieces, to be handed on in shared memory.
-struct alignas(16) PrefillItem {
+// A tile of packed rows for one KV head.
+struct PrefillItem {
     uint32_t row;
     uint32_t head;    // KV head
     uint32_t first;   // packed row of the sequence

@@ -258,10 +258,6 @@ void fence_async_proxy() {
     state.written[thread()].clear();
 }
 
-void ordered_read(void* to, uint32_t byte, size_t bytes) {
-    if (within(byte, bytes)) std::memcpy(to, shared_memory() + byte, bytes);
-}
-
 void ordered_write(uint32_t byte, const void* from, size_t bytes) {
     if (!within(byte, bytes)) return;
     std::memcpy(shared_memory() + byte, from, bytes);

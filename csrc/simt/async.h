@@ -34,7 +34,6 @@ void named_barrier(uint32_t id, uint32_t threads, bool wait);
 void fence_async_proxy();
 
 // Shared memory without a shadow: the barriers above order it.
-void ordered_read(void* to, uint32_t byte, size_t bytes);
 void ordered_write(uint32_t byte, const void* from, size_t bytes);
 
 // Four coordinates; `map` holds a TensorMap.

@@ -77,9 +77,10 @@ fn every_order_of_threads_and_copies_yields_the_same_bits() {
     }
 }
 
-/// Of padding alone: its description gives way to that of a later tile, which no lane may take for its own.
+/// Of padding alone, where nothing else makes a warp wait for its lanes: one that fell behind by two turns would take the
+/// queries' second turn for its own, and wait for ever.
 #[test]
-fn a_tile_without_keys_is_let_go_when_all_lanes_have_it() {
+fn a_tile_without_keys_is_let_go_by_all_lanes_at_once() {
     let case = Case { rows: vec![], padding: 400, ctas: 1, ..base() };
     for order in ORDERS {
         let outputs = case.run(Variant::Real, order).unwrap_or_else(|faults| panic!("{order:?}: {faults}"));
