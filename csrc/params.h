@@ -87,8 +87,7 @@ struct fb_decode {
     fb_address chunks;       // [chunks_max, 4] u32: row, first token, end token, chunks of the row; by the plan
     fb_address lists;        // [lists_max, 8] u32: first chunk, end chunk, 2 unused, entry of the first; by the plan
     fb_address partial;      // [chunks_max, heads_q, head_dim] float: unnormalised outputs of chunks
-    fb_address partial_max;  // [chunks_max, heads_q] float, in log2 units
-    fb_address partial_sum;  // [chunks_max, heads_q] float
+    fb_address partial_of;   // [chunks_max, heads_q, 2] float: their maximum, in log2 units, and sum
     fb_address arrived;      // [rows, heads_kv] u32, zeroed by the plan: chunks done; absent: decode_merge will merge
     fb_address overflow;     // u32: set to 1 by the plan if the rows need more than chunks_max
     int64_t q_stride;        // elements from a row's queries to the next's, a multiple of 8
@@ -102,9 +101,9 @@ struct fb_decode {
     uint32_t lists_max;       // shares of all tokens, each for every KV head: ctas / heads_kv; 0: no lists
     uint32_t reserved;
 };
-static_assert(sizeof(fb_decode) == 192 && offsetof(fb_decode, q) == 40 && offsetof(fb_decode, lse) == 56 &&
-                  offsetof(fb_decode, chunks) == 88 && offsetof(fb_decode, overflow) == 136 &&
-                  offsetof(fb_decode, rows) == 160 && offsetof(fb_decode, lists_max) == 184, "");
+static_assert(sizeof(fb_decode) == 184 && offsetof(fb_decode, q) == 40 && offsetof(fb_decode, lse) == 56 &&
+                  offsetof(fb_decode, chunks) == 88 && offsetof(fb_decode, overflow) == 128 &&
+                  offsetof(fb_decode, rows) == 152 && offsetof(fb_decode, lists_max) == 176, "");
 
 // attention/prefill: the new tokens of each row, its last ones in the cache, see what precedes them and themselves.
 // The group's heads of a token are neighbours: packed row `query * group + head` of a KV head; a tile is `tile` of

@@ -135,8 +135,7 @@ pub struct Decode {
     pub chunks: Address,
     pub lists: Address,
     pub partial: Address,
-    pub partial_max: Address,
-    pub partial_sum: Address,
+    pub partial_of: Address,
     pub arrived: Address,
     pub overflow: Address,
     pub q_stride: i64,
@@ -152,7 +151,7 @@ pub struct Decode {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of Decode"][::std::mem::size_of::<Decode>() - 192usize];
+    ["Size of Decode"][::std::mem::size_of::<Decode>() - 184usize];
     ["Alignment of Decode"][::std::mem::align_of::<Decode>() - 8usize];
     ["Offset of field: Decode::pool"][::std::mem::offset_of!(Decode, pool) - 0usize];
     ["Offset of field: Decode::q"][::std::mem::offset_of!(Decode, q) - 40usize];
@@ -164,20 +163,19 @@ const _: () = {
     ["Offset of field: Decode::chunks"][::std::mem::offset_of!(Decode, chunks) - 88usize];
     ["Offset of field: Decode::lists"][::std::mem::offset_of!(Decode, lists) - 96usize];
     ["Offset of field: Decode::partial"][::std::mem::offset_of!(Decode, partial) - 104usize];
-    ["Offset of field: Decode::partial_max"][::std::mem::offset_of!(Decode, partial_max) - 112usize];
-    ["Offset of field: Decode::partial_sum"][::std::mem::offset_of!(Decode, partial_sum) - 120usize];
-    ["Offset of field: Decode::arrived"][::std::mem::offset_of!(Decode, arrived) - 128usize];
-    ["Offset of field: Decode::overflow"][::std::mem::offset_of!(Decode, overflow) - 136usize];
-    ["Offset of field: Decode::q_stride"][::std::mem::offset_of!(Decode, q_stride) - 144usize];
-    ["Offset of field: Decode::table_stride"][::std::mem::offset_of!(Decode, table_stride) - 152usize];
-    ["Offset of field: Decode::rows"][::std::mem::offset_of!(Decode, rows) - 160usize];
-    ["Offset of field: Decode::heads_q"][::std::mem::offset_of!(Decode, heads_q) - 164usize];
-    ["Offset of field: Decode::scale"][::std::mem::offset_of!(Decode, scale) - 168usize];
-    ["Offset of field: Decode::chunk"][::std::mem::offset_of!(Decode, chunk) - 172usize];
-    ["Offset of field: Decode::chunks_max"][::std::mem::offset_of!(Decode, chunks_max) - 176usize];
-    ["Offset of field: Decode::row_chunks_max"][::std::mem::offset_of!(Decode, row_chunks_max) - 180usize];
-    ["Offset of field: Decode::lists_max"][::std::mem::offset_of!(Decode, lists_max) - 184usize];
-    ["Offset of field: Decode::reserved"][::std::mem::offset_of!(Decode, reserved) - 188usize];
+    ["Offset of field: Decode::partial_of"][::std::mem::offset_of!(Decode, partial_of) - 112usize];
+    ["Offset of field: Decode::arrived"][::std::mem::offset_of!(Decode, arrived) - 120usize];
+    ["Offset of field: Decode::overflow"][::std::mem::offset_of!(Decode, overflow) - 128usize];
+    ["Offset of field: Decode::q_stride"][::std::mem::offset_of!(Decode, q_stride) - 136usize];
+    ["Offset of field: Decode::table_stride"][::std::mem::offset_of!(Decode, table_stride) - 144usize];
+    ["Offset of field: Decode::rows"][::std::mem::offset_of!(Decode, rows) - 152usize];
+    ["Offset of field: Decode::heads_q"][::std::mem::offset_of!(Decode, heads_q) - 156usize];
+    ["Offset of field: Decode::scale"][::std::mem::offset_of!(Decode, scale) - 160usize];
+    ["Offset of field: Decode::chunk"][::std::mem::offset_of!(Decode, chunk) - 164usize];
+    ["Offset of field: Decode::chunks_max"][::std::mem::offset_of!(Decode, chunks_max) - 168usize];
+    ["Offset of field: Decode::row_chunks_max"][::std::mem::offset_of!(Decode, row_chunks_max) - 172usize];
+    ["Offset of field: Decode::lists_max"][::std::mem::offset_of!(Decode, lists_max) - 176usize];
+    ["Offset of field: Decode::reserved"][::std::mem::offset_of!(Decode, reserved) - 180usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -356,7 +354,7 @@ params!(Pool: Address, i64, u32, u32, Address, Address);
 params!(Append: Pool, Address, Address, Address, Address, Address, Address, Address, i64, u32, u32, f32, u32);
 params!(Copy: Address, Address, Address, u64, u32, u32);
 params!(Scatter: Address, Address, u32, u32);
-params!(Decode: Pool, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, i64, i64, u32, u32, f32, u32, u32, u32, u32, u32);
+params!(Decode: Pool, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, i64, i64, u32, u32, f32, u32, u32, u32, u32, u32);
 params!(Prefill: Pool, Address, Address, Address, Address, Address, Address, Address, Address, Address, Address, i64, i64, u32, u32, u32, u32, u32, f32);
 params!(PrefillTensor: [u64; 16usize], Prefill, u32, [u32; 7usize]);
 params!(Activation: Address, Address, u32, u32);

@@ -9,7 +9,9 @@ use flyball::clock::MonotonicClock;
 use flyball::config::{Config, Preempt, SwapMode};
 use flyball::exec::cpu::CpuExecutor;
 use flyball::exec::cuda::gemm::Blas;
-use flyball::exec::cuda::{Arena, CudaError, CudaExecutor, CudaOptions, Device, built};
+use flyball::exec::cuda::{
+    Arena, Buffer, CudaError, CudaExecutor, CudaOptions, Device, Kernels, Stream, built, params,
+};
 use flyball::exec::{Executor as _, StepOutcome};
 use flyball::ids::Slot;
 use flyball::kv::{BlockId, CopyBlocks, HostBlockId, SwapBlock, TableDelta};
@@ -387,6 +389,40 @@ fn the_padding_of_a_graph_writes_no_keys() {
     });
 }
 
+/// Rows of one content draw one token, whoever merges their chunks: a kernel of its own for few, the last chunk for many.
+#[test]
+fn decodes_draw_the_same_beside_few_and_beside_many() {
+    let config = Config { max_num_seqs: 12, max_num_batched_tokens: Tokens(256), ..ample() };
+    let prompt: Vec<u32> = (0..256).map(|at| at * 37 % 256).collect();
+    on_devices(|ordinal| {
+        let clock = Box::new(MonotonicClock::new());
+        let mut executor = CudaExecutor::new(&MODEL, &config, fast(ordinal), clock).unwrap();
+        let mut outcome = StepOutcome::default();
+        let mut step = |plan: &BatchPlan| {
+            let flying = executor.submit(plan).unwrap();
+            executor.wait(flying, &mut outcome).unwrap();
+            outcome.tokens.clone()
+        };
+        let prefix: Vec<u32> = (0..16).collect();
+        step(&rows(0, &prefix, 0, &prompt));
+        let mut decodes = |count: u32| {
+            let mut plan = BatchPlan::default();
+            for slot in 0..count {
+                // A block of its own for the token behind the prefix.
+                let one = rows(slot, &[prefix.as_slice(), &[16 + slot]].concat(), 256, &[9]);
+                plan.rows.extend(one.rows);
+                plan.tables.extend(one.tables);
+                plan.token_ids = one.token_ids;
+            }
+            step(&plan)
+        };
+        let alone = decodes(1)[0];
+        for count in [8, 9, 12] {
+            assert_eq!(decodes(count), vec![alone; count as usize], "device {ordinal}, {count} rows");
+        }
+    });
+}
+
 /// All slots share a prefix from one step on: 1280 entries of the block tables, of 32 blocks. The last one reads it.
 #[test]
 fn more_changes_of_the_tables_than_blocks_reach_the_device() {
@@ -497,6 +533,59 @@ fn a_device_with_little_shared_memory_runs_what_fits() {
         let refused = CudaExecutor::new(&TIED, &ample(), fast(ordinal), clock).err().unwrap();
         let CudaError::NoShared { name, asked, most, .. } = refused else { panic!("{refused}") };
         assert!(name == "decode_bf16_d128" && most == 99 << 10 && asked > most, "{name}: {asked}, {most}");
+    });
+}
+
+/// Decode reads the plan before it waits for the grid ahead, which must therefore not be the plan.
+#[test]
+fn a_kernel_that_begins_early_must_not_read_what_the_one_ahead_writes() {
+    if on_gpu() {
+        return not_run("only the emulated driver sees it");
+    }
+    on_devices(|ordinal| {
+        let run = |early: bool| {
+            let device = Device::open(ordinal).unwrap();
+            let (kernels, stream) = (Kernels::load(&device).unwrap(), device.stream().unwrap());
+            let zeros: Buffer<u8> =
+                Arena::new(&device, "a test", 1 << 16).unwrap().take("zeros", 1 << 15).unwrap();
+            stream.fill(&zeros, 0).unwrap();
+            let at = |place: u64| zeros.address() + (place << 12);
+            let pool = params::Pool {
+                pages: at(0),
+                page_stride: 2048,
+                page_shift: 4,
+                heads_kv: 1,
+                ..Default::default()
+            };
+            let decode = params::Decode {
+                pool,
+                q: at(1),
+                output: at(2),
+                lengths: at(1),
+                tables: at(1),
+                chunk_from: at(3),
+                chunks: at(4),
+                lists: at(5),
+                overflow: at(6),
+                q_stride: 64,
+                table_stride: 1,
+                rows: 1,
+                heads_q: 1,
+                scale: 1.0,
+                chunk: 64,
+                chunks_max: 2,
+                lists_max: 1,
+                ..Default::default()
+            };
+            let kernel = |name| kernels.get(name).unwrap();
+            stream.launch(&kernel("decode_plan"), 1, &decode).unwrap();
+            let launch = if early { Stream::launch_early } else { Stream::launch };
+            launch(&stream, &kernel("decode_bf16_d64"), 1, &decode).unwrap();
+            stream.synchronize()
+        };
+        run(false).unwrap();
+        let faulted = run(true).unwrap_err().to_string();
+        assert!(faulted.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{faulted}");
     });
 }
 

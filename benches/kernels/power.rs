@@ -18,7 +18,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
 
     bench.data.clear();
     let shape = decode::Shape { rows: 32, length: 4096, stored: Stored::Bf16, page_size: 16 };
-    let work = decode::Prepared::new(&bench.gpu, &mut bench.data, shape, decode::SHARES)?;
+    let work = decode::Prepared::new(&bench.gpu, &mut bench.data, shape, decode::Cut::of(shape.rows))?;
     let data = bench.data;
     let graph = bench.gpu.record(|gpu| (0..LAYERS).try_for_each(|set| work.layer(gpu, &data, set)))?;
     replayed(bench, "decode 32x4k bf16", &graph)?;

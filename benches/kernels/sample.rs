@@ -43,7 +43,7 @@ fn time(bench: &mut Bench, rows: u32, rule: &(&str, f32, u32, f32)) -> Result<()
     let work = Work { family: "sample", shape: &shape, name: "flyball", bytes, flops: 0, guess_us };
     let logits = bench.data.logits;
     bench.time(work, Bench::sets(bytes), |gpu, set| {
-        gpu.launch("sample_tokens", rows, &Sample { logits: logits.cut(bytes, set)?, ..params })
+        gpu.launch_early("sample_tokens", rows, &Sample { logits: logits.cut(bytes, set)?, ..params })
     })?;
     Ok(())
 }

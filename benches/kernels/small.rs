@@ -44,7 +44,11 @@ fn norm(bench: &mut Bench) -> Result<(), Stop> {
     };
     bench.time(work, sets, |gpu, set| {
         let residual = residual + set as u64 * each;
-        gpu.launch("rms_norm_bf16_4k", TOKENS, &Norm { input: halves.cut(each, set)?, residual, ..params })
+        gpu.launch_early(
+            "rms_norm_bf16_4k",
+            TOKENS,
+            &Norm { input: halves.cut(each, set)?, residual, ..params },
+        )
     })?;
     Ok(())
 }
@@ -57,7 +61,7 @@ fn silu(bench: &mut Bench) -> Result<(), Stop> {
     let halves = bench.data.halves;
     bench.time(work("silu", "4k x 14336", 3 * each), Bench::sets(3 * each), |gpu, set| {
         let ctas = gpu.ctas("silu_mul_bf16", u32::MAX, None)?;
-        gpu.launch("silu_mul_bf16", ctas, &Activation { input: halves.cut(2 * each, set)?, ..params })
+        gpu.launch_early("silu_mul_bf16", ctas, &Activation { input: halves.cut(2 * each, set)?, ..params })
     })?;
     Ok(())
 }
@@ -101,7 +105,7 @@ fn append(bench: &mut Bench, stored: Stored) -> Result<(), Stop> {
             heads_kv: HEADS_KV,
             ..Pool::default()
         };
-        gpu.launch(
+        gpu.launch_early(
             &kernel,
             gpu.ctas(&kernel, u32::MAX, None)?,
             &Append { pool, qkv: halves.cut(projected, set)?, ..params },

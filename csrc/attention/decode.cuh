@@ -37,6 +37,7 @@ struct Decode {
     static constexpr uint32_t kStages = kStageBytes > 8192 ? 2 : 3;
     static constexpr uint32_t kRingBytes = kWarps * kStages * kStageBytes;
     static constexpr uint32_t kRows = 8;                        // of the 16 that are merged at once
+    static constexpr uint32_t kMergedAtOnce = 8;                // chunks; more would take too many registers
     static constexpr uint32_t kSteps = head_dim / 16;           // of Q * K
     static constexpr uint32_t kBlocks = head_dim / 8;           // of P * V
     static constexpr uint32_t kOuts = kRingBytes;               // [kWarps][kBlocks][kLanes][2] float
@@ -58,9 +59,10 @@ struct Decode {
     static_assert(Steps::kTokens == Cache::kTokens, "");
 
     static FB_DEVICE void run(const Params& p) {
-        wait_for_previous_grid();
-        allow_next_grid();
-        Decode(p).attend();
+        // Where the first tiles lie is read from the plan and the tables, which are older than the grid ahead.
+        Decode decode(p);
+        follow_previous_grid();
+        decode.attend();
     }
 
 private:
@@ -217,8 +219,10 @@ private:
         if (!p.arrived || chunk.siblings == 1) return;
         const int64_t counter = int64_t(chunk.row) * p.pool.heads_kv + head;
         if (last_to_arrive(Global<uint32_t>(p.arrived), counter, chunk.siblings, Shared<uint32_t>(kFlag))) {
-            for (uint32_t at = warp_index(); at < group; at += kWarps) {
-                MergeChunks<Compute, head_dim>::run(p, chunk.row, head * group + at);
+            const Span chunks = row_chunks(p, chunk.row);
+            for (uint32_t at = head * group + warp_index(); at < (head + 1) * group; at += kWarps) {
+                MergeChunks<Compute, head_dim, kMergedAtOnce>(p, chunks, at)
+                    .merge(int64_t(chunk.row) * p.heads_q + at);
             }
         }
     }
@@ -293,8 +297,7 @@ private:
 
     FB_DEVICE void write_sums(int64_t row, Softmax whole, bool only) const {
         if (!only) {
-            Global<float>(p.partial_max).set(row, whole.max);
-            Global<float>(p.partial_sum).set(row, whole.sum);
+            Global<float>(p.partial_of).store(row * 2, Pack<float, 2>{{whole.max, whole.sum}});
         } else if (p.lse) {
             Global<float>(p.lse).set(row, whole.lse());
         }

@@ -1,11 +1,13 @@
 // decode_merge: merges the chunks of each row, and writes what decode left open. Not needed where decode has
 // `arrived`: there the last chunk of a row does it.
-//   partial [chunks_max, heads_q, head_dim] float, partial_max, partial_sum -> output [rows, heads_q, head_dim]
-// One warp per head of a row, 4 warps per cta, grid-stride. A row of one chunk is done already.
+//   partial [chunks_max, heads_q, head_dim] float, partial_of -> output [rows, heads_q, head_dim]
+// One warp per head of a row, a cta each so that they have the bandwidth of many multiprocessors, grid-stride. A row of
+// one chunk is done already.
 //
 // Chunks are added in their order under their common maximum: a row's bits depend on its own chunks alone.
 #pragma once
 
+#include "../core/chunks.h"
 #include "../core/mutant.h"
 #include "../core/softmax.h"
 #include "../params.h"
@@ -13,70 +15,94 @@
 
 namespace flyball {
 
-// One query head of one row, by one warp.
-template <class Compute, uint32_t head_dim>
-struct MergeChunks {
-    static constexpr uint32_t kWidth = 4;  // floats per access
-    static constexpr uint32_t kSpan = kLanes * kWidth;
-    static constexpr uint32_t kPasses = (head_dim + kSpan - 1) / kSpan;
-    static constexpr uint32_t kAhead = kPasses == 1 ? 8 : 4;  // partials under way at once
-    static_assert(head_dim % kWidth == 0, "");
+FB_DEVICE Span row_chunks(const fb_decode& p, uint32_t row) {
+    const Global<uint32_t> from(p.chunk_from);
+    return {from[row], from[row + 1]};
+}
 
-    static FB_DEVICE void run(const fb_decode& p, uint32_t row, uint32_t head) {
-        const uint32_t begin = Global<uint32_t>(p.chunk_from)[row], end = Global<uint32_t>(p.chunk_from)[row + 1];
-        const Global<float> maxima(p.partial_max), sums(p.partial_sum);
-        Softmax whole;
-        for (uint32_t chunk = begin + lane_index(); chunk < end; chunk += kLanes) {
-            whole.max = fmaxf(whole.max, maxima[int64_t(chunk) * p.heads_q + head]);
-        }
-        whole.max = warp_max(whole.max);
-        float out[kPasses][kWidth] = {};
+// One query head of one row, by one warp, which has `at_once` partials under way.
+template <class Compute, uint32_t head_dim, uint32_t at_once>
+class MergeChunks {
+public:
+    FB_DEVICE MergeChunks(const fb_decode& p, Span chunks, uint32_t head)
+        : p(p), begin(chunks.begin), end(chunks.end), head(head) {}
+
+    // `item` counts the heads of all rows.
+    FB_DEVICE void merge(int64_t item) {
+        // Partials need not wait for the maxima of all.
+        load(begin);
+        Softmax mine = softmax_of(begin + lane_index()), whole;
+        whole.max = warp_max(max_from(begin + kLanes + lane_index(), mine.max));
         for (uint32_t first = begin; first < end; first += kLanes) {
-            const uint32_t mine = first + lane_index();
-            float weight = 0.0f;
-            if (mine < end) {
-                const int64_t from = int64_t(mine) * p.heads_q + head;
-                weight = mutated(Mutant::stale_max) ? 1.0f : rescale(maxima[from], whole.max);
-                whole.sum += sums[from] * weight;
+            if (first > begin) mine = softmax_of(first + lane_index());
+            const float weight = mutated(Mutant::stale_max) ? 1.0f : rescale(mine.max, whole.max);
+            whole.sum += mine.sum * weight;
+            const uint32_t last = end - first < kLanes ? end : first + kLanes;
+            for (uint32_t chunk = first; chunk < last; chunk += kAhead) {
+                if (chunk > begin) load(chunk);
+                add(weight, chunk - first);
             }
-            add(out, p, first, end, head, weight);
         }
         whole.sum = warp_sum(whole.sum);
-        write(out, p, int64_t(row) * p.heads_q + head, whole);
+        write(item, whole);
     }
 
 private:
-    // Adds up to 32 chunks from `first` on; lane i has the weight of the i-th.
-    static FB_DEVICE void add(float (&out)[kPasses][kWidth], const fb_decode& p, uint32_t first, uint32_t end,
-                              uint32_t head, float weight) {
-        const uint32_t count = end - first < kLanes ? end - first : kLanes;
-        for (uint32_t base = 0; base < count; base += kAhead) {
-            Pack<float, kWidth> part[kAhead][kPasses];
+    static constexpr uint32_t kWidth = 4;  // floats per access
+    static constexpr uint32_t kSpan = kLanes * kWidth;
+    static constexpr uint32_t kPasses = (head_dim + kSpan - 1) / kSpan;
+    static constexpr uint32_t kAhead = at_once / kPasses;
+    static_assert(head_dim % kWidth == 0 && kLanes % kAhead == 0, "");
+
+    const fb_decode& p;
+    const uint32_t begin, end;
+    const uint32_t head;
+    Pack<float, kWidth> part[kAhead][kPasses];
+    float out[kPasses][kWidth] = {};
+
+    static FB_DEVICE uint32_t dim(uint32_t pass) { return pass * kSpan + lane_index() * kWidth; }
+
+    // Nothing, beyond the last.
+    FB_DEVICE Softmax softmax_of(uint32_t chunk) const {
+        if (chunk >= end) return {};
+        const auto pair = Global<float>(p.partial_of).template load<2>((int64_t(chunk) * p.heads_q + head) * 2);
+        return {pair.at[0], pair.at[1]};
+    }
+
+    FB_DEVICE float max_from(uint32_t chunk, float max) const {
+        for (; chunk < end; chunk += kLanes) max = fmaxf(max, softmax_of(chunk).max);
+        return max;
+    }
+
+    FB_DEVICE void load(uint32_t first) {
+        FB_UNROLL
+        for (uint32_t i = 0; i < kAhead; ++i) {
             FB_UNROLL
-            for (uint32_t i = 0; i < kAhead; ++i) {
-                FB_UNROLL
-                for (uint32_t pass = 0; pass < kPasses; ++pass) {
-                    part[i][pass] = {};
-                    const int64_t from = (int64_t(first + base + i) * p.heads_q + head) * head_dim;
-                    if (base + i < count && dim(pass) < head_dim) {
-                        part[i][pass] = Global<float>(p.partial).load<kWidth>(from + dim(pass));
-                    }
-                }
-            }
-            FB_UNROLL
-            for (uint32_t i = 0; i < kAhead; ++i) {
-                // Beyond the last chunk a lane has no weight, and the part is zeros.
-                const float factor = shuffle(weight, (base + i) % kLanes);
-                FB_UNROLL
-                for (uint32_t pass = 0; pass < kPasses; ++pass) {
-                    FB_UNROLL
-                    for (uint32_t at = 0; at < kWidth; ++at) out[pass][at] += part[i][pass].at[at] * factor;
+            for (uint32_t pass = 0; pass < kPasses; ++pass) {
+                part[i][pass] = {};
+                const int64_t from = (int64_t(first + i) * p.heads_q + head) * head_dim + dim(pass);
+                if (first + i < end && dim(pass) < head_dim) {
+                    part[i][pass] = Global<float>(p.partial).template load<kWidth>(from);
                 }
             }
         }
     }
 
-    static FB_DEVICE void write(const float (&out)[kPasses][kWidth], const fb_decode& p, int64_t item, Softmax whole) {
+    // Lane i has the weight of the i-th of 32, of which those that were loaded begin at `base`. Beyond the last chunk
+    // there is no weight, and the part is zeros.
+    FB_DEVICE void add(float weight, uint32_t base) {
+        FB_UNROLL
+        for (uint32_t i = 0; i < kAhead; ++i) {
+            const float factor = shuffle(weight, base + i);
+            FB_UNROLL
+            for (uint32_t pass = 0; pass < kPasses; ++pass) {
+                FB_UNROLL
+                for (uint32_t at = 0; at < kWidth; ++at) out[pass][at] += part[i][pass].at[at] * factor;
+            }
+        }
+    }
+
+    FB_DEVICE void write(int64_t item, Softmax whole) const {
         const float factor = whole.normalizer();
         FB_UNROLL
         for (uint32_t pass = 0; pass < kPasses; ++pass) {
@@ -88,25 +114,31 @@ private:
         }
         if (p.lse && lane_index() == 0) Global<float>(p.lse).set(item, whole.lse());
     }
-
-    static FB_DEVICE uint32_t dim(uint32_t pass) { return pass * kSpan + lane_index() * kWidth; }
 };
 
 template <class Compute, uint32_t head_dim>
 struct DecodeMerge {
     using Params = fb_decode;
-    static constexpr uint32_t kThreads = 128;
+    static constexpr uint32_t kThreads = kLanes;
     static constexpr uint32_t kShared = 0;
 
     static FB_DEVICE void run(const Params& p) {
-        wait_for_previous_grid();
-        allow_next_grid();
-        const Global<uint32_t> from(p.chunk_from);
-        const uint32_t items = p.rows * p.heads_q, stride = cta_count() * (kThreads / kLanes);
-        for (uint32_t item = cta_index() * (kThreads / kLanes) + warp_index(); item < items; item += stride) {
-            const uint32_t row = item / p.heads_q;
-            if (from[row + 1] - from[row] > 1) MergeChunks<Compute, head_dim>::run(p, row, item % p.heads_q);
+        uint32_t item = cta_index();
+        // The plan is older than decode, the grid ahead.
+        Span chunks = chunks_of(p, item / p.heads_q);
+        follow_previous_grid();
+        while (item < p.rows * p.heads_q) {
+            if (chunks.end - chunks.begin > 1) {
+                MergeChunks<Compute, head_dim, kLanes>(p, chunks, item % p.heads_q).merge(item);
+            }
+            item += cta_count();
+            chunks = chunks_of(p, item / p.heads_q);
         }
+    }
+
+private:
+    static FB_DEVICE Span chunks_of(const Params& p, uint32_t row) {
+        return row < p.rows ? row_chunks(p, row) : Span{0, 0};
     }
 };
 

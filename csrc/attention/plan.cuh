@@ -17,8 +17,7 @@ struct DecodePlan {
     static constexpr uint32_t kShared = kThreads / kLanes * sizeof(uint64_t);
 
     static FB_DEVICE void run(const Params& p) {
-        wait_for_previous_grid();
-        allow_next_grid();
+        follow_previous_grid();
         DecodePlan(p).cut();
         const uint32_t counters = p.arrived ? p.rows * p.pool.heads_kv : 0;
         for (uint32_t at = thread_index(); at < counters; at += kThreads) Global<uint32_t>(p.arrived).set(at, 0);
@@ -52,7 +51,8 @@ private:
         sync_cta();  // what follows writes over what was written
         for (uint32_t row = thread_index(); overflow && row < p.rows; row += kThreads) from.set(row, 0);
         for (uint32_t at = thread_index(); at < p.lists_max; at += kThreads) {
-            if (overflow || at >= listed) lists.store(int64_t(at) * 8, Pack<uint32_t, 2>{{0, 0}});
+            if (!overflow && at < listed) continue;
+            for (uint32_t half = 0; half < 8; half += 4) lists.store(int64_t(at) * 8 + half, Pack<uint32_t, 4>{});
         }
     }
 

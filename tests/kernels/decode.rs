@@ -81,8 +81,7 @@ impl Case {
         let mut arrived = vec![u32::MAX; self.rows.len() * shape.heads_kv];
         let mut overflow = [u32::MAX];
         let slots = chunks as usize * shape.heads_q();
-        let mut partial = vec![f32::NAN; slots * dim];
-        let (mut partial_max, mut partial_sum) = (vec![f32::NAN; slots], vec![f32::NAN; slots]);
+        let (mut partial, mut partial_of) = (vec![f32::NAN; slots * dim], vec![f32::NAN; slots * 2]);
         let mut memory = Memory::new();
         let params = Decode {
             pool: shape.pool(cache, &mut memory),
@@ -94,8 +93,7 @@ impl Case {
             chunks: memory.write(&mut listed),
             lists: memory.write(&mut lists),
             partial: memory.write(&mut partial),
-            partial_max: memory.write(&mut partial_max),
-            partial_sum: memory.write(&mut partial_sum),
+            partial_of: memory.write(&mut partial_of),
             lse: memory.write(&mut outputs.lse),
             arrived: if self.in_place { memory.write(&mut arrived) } else { 0 },
             overflow: memory.write(&mut overflow),

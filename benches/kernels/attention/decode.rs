@@ -5,6 +5,7 @@ use crate::data::Data;
 use crate::gpu::Gpu;
 use crate::gpu::params::Decode;
 use crate::measure::{Bench, Stop, Work};
+use flyball::exec::cuda::DecodeCut;
 
 /// How rows are cut and launched.
 #[derive(Clone, Copy)]
@@ -15,20 +16,20 @@ pub struct Cut {
     shares: bool,
     /// If not as many as fit.
     ctas_per_sm: Option<u32>,
-    /// By the last chunk of a row, or by a kernel of its own.
-    merged: Merged,
+    /// By a kernel of its own, or by the last chunk of a row.
+    merged_apart: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Merged {
-    ByTheLast,
-    Apart,
+impl Cut {
+    /// What the executor does with so many rows.
+    pub fn of(rows: u32) -> Self {
+        let DecodeCut { share, merged_apart } = DecodeCut::of(rows);
+        Self { chunk: share, shares: true, ctas_per_sm: None, merged_apart }
+    }
 }
 
-/// Every cta has the same work.
-pub const SHARES: Cut = Cut { chunk: 128, shares: true, ctas_per_sm: None, merged: Merged::ByTheLast };
 /// As in batch-invariant mode: one chunk size for every batch.
-const FIXED: Cut = Cut { chunk: 512, shares: false, ..SHARES };
+const FIXED: Cut = Cut { chunk: 512, shares: false, ctas_per_sm: None, merged_apart: false };
 const CHUNKS: &[u32] = &[128, 256, 512, 1024, 2048, 4096];
 const SHARE_LEAST: &[u32] = &[64, 128, 256, 512];
 
@@ -45,14 +46,16 @@ pub fn run(bench: &mut Bench) -> Result<(), Stop> {
     for stored in [Stored::Bf16, Stored::E4m3] {
         for (rows, length) in shapes(bench.options.quick) {
             let shape = Shape { rows, length, stored, page_size: 16 };
-            time(bench, "decode", "flyball", shape, SHARES)?;
-            time(bench, "decode", "flyball merge", shape, Cut { merged: Merged::Apart, ..SHARES })?;
+            let ours = Cut::of(rows);
+            let (other, merged_apart) = if ours.merged_apart { ("last", false) } else { ("merge", true) };
+            time(bench, "decode", "flyball", shape, ours)?;
+            time(bench, "decode", &format!("flyball {other}"), shape, Cut { merged_apart, ..ours })?;
             time(bench, "decode", "flyball fixed", shape, FIXED)?;
         }
     }
     for page_size in [32, 64] {
         let shape = Shape { rows: 32, length: 4096, stored: Stored::Bf16, page_size };
-        time(bench, "decode", "flyball", shape, SHARES)?;
+        time(bench, "decode", "flyball", shape, Cut::of(shape.rows))?;
     }
     if bench.options.sweep {
         sweep(bench)?;
@@ -82,7 +85,7 @@ fn sweep(bench: &mut Bench) -> Result<(), Stop> {
                     time(bench, "sweep", &format!("flyball c{chunk}x{ctas}"), shape, cut)?;
                 }
                 for &chunk in SHARE_LEAST {
-                    let cut = Cut { chunk, ctas_per_sm: Some(ctas), ..SHARES };
+                    let cut = Cut { chunk, ctas_per_sm: Some(ctas), ..Cut::of(rows) };
                     time(bench, "sweep", &format!("flyball s{chunk}x{ctas}"), shape, cut)?;
                 }
             }
@@ -138,9 +141,8 @@ impl Prepared {
             chunk_from: data.room(u64::from(rows + 1) * 4)?,
             chunks: data.room(u64::from(chunks) * 16)?,
             partial: data.room(slots * u64::from(HEAD_DIM) * 4)?,
-            partial_max: data.room(slots * 4)?,
-            partial_sum: data.room(slots * 4)?,
-            arrived: if cut.merged == Merged::ByTheLast { arrived } else { 0 },
+            partial_of: data.room(slots * 8)?,
+            arrived: if cut.merged_apart { 0 } else { arrived },
             lists: data.room(u64::from(lists) * 32)?,
             overflow: data.room(4)?,
             q_stride: i64::from(HEADS_Q * HEAD_DIM),
@@ -155,7 +157,7 @@ impl Prepared {
         };
         let items = if cut.shares { lists * HEADS_KV } else { chunks * HEADS_KV };
         let ctas = gpu.ctas(&kernel, items, cut.ctas_per_sm)?;
-        let prepared = Self { cache, params, kernel, ctas, merge: cut.merged == Merged::Apart };
+        let prepared = Self { cache, params, kernel, ctas, merge: cut.merged_apart };
         prepared.plan(gpu)?;
         // One that lists nothing would make every launch very fast.
         match gpu.word(params.chunk_from + u64::from(rows) * 4)? {
@@ -180,7 +182,7 @@ impl Prepared {
         gpu.launch_early(&self.kernel, self.ctas, &params)?;
         if self.merge {
             let heads = self.params.rows * HEADS_Q;
-            gpu.launch_early(&format!("decode_merge_bf16_d{HEAD_DIM}"), heads.div_ceil(4), &params)?;
+            gpu.launch_early(&format!("decode_merge_bf16_d{HEAD_DIM}"), heads, &params)?;
         }
         Ok(())
     }

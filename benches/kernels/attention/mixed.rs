@@ -11,7 +11,7 @@ pub fn run(bench: &mut Bench) -> Result<(), Stop> {
         bench.data.clear();
         let of = decode::Shape { rows, length, stored: Stored::Bf16, page_size: 16 };
         let (gpu, data) = (&bench.gpu, &mut bench.data);
-        let decode = decode::Prepared::new(gpu, data, of, decode::SHARES)?;
+        let decode = decode::Prepared::new(gpu, data, of, decode::Cut::of(of.rows))?;
         let prefill = prefill::Prepared::best(gpu, data, tokens, prefix)?;
         let shape = match prefix {
             0 => format!("{rows}x{} + {}", short(length), short(tokens)),

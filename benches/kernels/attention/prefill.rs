@@ -126,6 +126,6 @@ impl<'a> Prepared<'a> {
         }
         let map = gpu.page_map(&pool, self.cache.page_size, HEAD_DIM, self.cache.pages)?;
         let params = PrefillTensor { map, prefill: params, page_count: self.cache.pages, reserved: [0; 7] };
-        gpu.launch(self.way.kernel, ctas, &params)
+        gpu.launch_early(self.way.kernel, ctas, &params)
     }
 }

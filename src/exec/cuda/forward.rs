@@ -6,7 +6,7 @@ use super::names::Names;
 use super::params::{self, Params, PrefillTensor};
 use super::products::{Planned, Products, logit_stride};
 use super::weights::{DeviceWeights, LayerWeights};
-use super::work::{Flags, Limits, SHARE, TILE, Work};
+use super::work::{DecodeCut, Flags, Limits, TILE, Work};
 use super::{Buffer, CudaError, Event, Kernel, PageTensor, Stream, TensorMap};
 use crate::model::{ModelConfig, RopeStyle};
 use crate::number::Dtype;
@@ -154,7 +154,8 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Launches a kernel whose ctas share `items` pieces of work, as many of them as run at once.
+    /// Launches a kernel whose ctas share `items` pieces of work, as many of them as run at once. Each of ours awaits
+    /// what it reads itself, so all may begin early.
     fn launch<P: Params>(&self, kernel: &Kernel, items: u32, params: &P) -> Result<(), CudaError> {
         self.launch_on(&self.branches.main, kernel, items, params)
     }
@@ -167,7 +168,12 @@ impl Pass<'_> {
         params: &P,
     ) -> Result<(), CudaError> {
         let most = self.forward.sms * kernel.ctas_per_sm().max(1);
-        stream.launch(kernel, items.clamp(1, most), params)
+        stream.launch_early(kernel, items.clamp(1, most), params)
+    }
+
+    /// The same with a cta for each of `rows`, however many run at once.
+    fn launch_rows<P: Params>(&self, kernel: &Kernel, rows: u32, params: &P) -> Result<(), CudaError> {
+        self.branches.main.launch_early(kernel, rows, params)
     }
 
     fn counts(&self) -> [u32; 4] {
@@ -211,7 +217,7 @@ impl Pass<'_> {
 
     /// This step's block tables, and how attention's work is cut: the same for all layers.
     fn plans(&self) -> Result<(), CudaError> {
-        let (forward, main) = (self.forward, &self.branches.main);
+        let forward = self.forward;
         let stride = forward.limits.table_stride;
         self.gather_rows(
             &self.layout.row_slots,
@@ -222,10 +228,10 @@ impl Pass<'_> {
         )?;
         let [_, decodes, prefills, _] = self.counts();
         if decodes > 0 {
-            main.launch(&forward.names.decode_plan, 1, &self.decode(0))?;
+            self.launch(&forward.names.decode_plan, 1, &self.decode(0))?;
         }
         if prefills > 0 {
-            main.launch(&forward.names.prefill_plan, 1, &self.prefill(0))?;
+            self.launch(&forward.names.prefill_plan, 1, &self.prefill(0))?;
         }
         Ok(())
     }
@@ -245,6 +251,7 @@ impl Pass<'_> {
     fn decode(&self, layer: usize) -> params::Decode {
         let (forward, work) = (self.forward, &self.forward.work);
         let [_, decodes, _, _] = self.counts();
+        let cut = DecodeCut::of(decodes);
         params::Decode {
             pool: self.pool(layer),
             q: work.q.address(),
@@ -256,16 +263,15 @@ impl Pass<'_> {
             chunks: work.chunks.address(),
             lists: work.lists.address(),
             partial: work.partial.address(),
-            partial_max: work.partial_max.address(),
-            partial_sum: work.partial_sum.address(),
-            arrived: work.arrived.address(),
+            partial_of: work.partial_of.address(),
+            arrived: if cut.merged_apart { 0 } else { work.arrived.address() },
             overflow: forward.flag(Flags::DECODE),
             q_stride: forward.model.q_width() as i64,
             table_stride: forward.limits.table_stride as i64,
             rows: decodes,
             heads_q: forward.model.heads_q,
             scale: forward.model.attention_scale(),
-            chunk: SHARE,
+            chunk: cut.share,
             chunks_max: forward.limits.chunks() as u32,
             row_chunks_max: 0,
             lists_max: forward.limits.shares as u32,
@@ -321,7 +327,7 @@ impl Pass<'_> {
             epsilon: self.forward.model.norm_epsilon,
             reserved: 0,
         };
-        self.launch(&self.forward.names.norm, rows, &params)
+        self.launch_rows(&self.forward.names.norm, rows, &params)
     }
 
     /// `projected = attention(norm(hidden))`, to be added by the next norm.
@@ -368,15 +374,12 @@ impl Pass<'_> {
         let (forward, [tokens, decodes, prefills, _]) = (self.forward, self.counts());
         let heads_kv = forward.model.heads_kv;
         let both = decodes > 0 && prefills > 0;
-        let beside = if both { side } else { main };
         if both {
             main.record(parted)?;
             side.wait(parted)?;
         }
         if decodes > 0 {
-            let params = self.decode(at);
-            // How long rows will be is not known here, so all shares are there. The last chunk of a row merges it.
-            self.launch_on(beside, &forward.names.decode, forward.limits.shares as u32 * heads_kv, &params)?;
+            self.launch_decode(at, if both { side } else { main })?;
         }
         if prefills > 0 {
             let tiles = ((tokens - decodes) * forward.model.group()).div_ceil(TILE) + prefills + 1;
@@ -385,6 +388,18 @@ impl Pass<'_> {
         if both {
             side.record(joined)?;
             main.wait(joined)?;
+        }
+        Ok(())
+    }
+
+    fn launch_decode(&self, at: usize, stream: &Stream) -> Result<(), CudaError> {
+        let (forward, params) = (self.forward, self.decode(at));
+        // How long rows will be is not known here, so all shares are there.
+        let items = forward.limits.shares as u32 * params.pool.heads_kv;
+        self.launch_on(stream, &forward.names.decode, items, &params)?;
+        if params.arrived == 0 {
+            let heads = params.rows * params.heads_q;
+            self.launch_on(stream, &forward.names.decode_merge, heads, &params)?;
         }
         Ok(())
     }
@@ -458,7 +473,7 @@ impl Pass<'_> {
             rows: samples,
             vocab,
         };
-        self.launch(&forward.names.penalize, samples, &penalize)?;
+        self.launch_rows(&forward.names.penalize, samples, &penalize)?;
         let sample = params::Sample {
             logits: work.logits.address(),
             temperature: forward.input(&layout.temperature),
@@ -473,6 +488,6 @@ impl Pass<'_> {
             rows: samples,
             vocab,
         };
-        self.launch(&forward.names.sample, samples, &sample)
+        self.launch_rows(&forward.names.sample, samples, &sample)
     }
 }

@@ -30,6 +30,7 @@ pub use error::CudaError;
 pub use executor::{CudaExecutor, CudaOptions};
 pub use kernels::{Graph, Kernel, Kernels, Swizzle, TensorMap, TensorType, Tiled, built};
 pub use pages::PageTensor;
+pub use work::DecodeCut;
 
 use cudarc::driver::sys::{
     CUdevice_attribute as Attribute, CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode,

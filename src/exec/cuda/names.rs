@@ -12,6 +12,7 @@ pub struct Names {
     pub append: Kernel,
     pub decode_plan: Kernel,
     pub decode: Kernel,
+    pub decode_merge: Kernel,
     pub prefill_plan: Kernel,
     pub prefill: Kernel,
     /// Prefill by warpgroup products and tensor copies, where there is one for the device and the model.
@@ -45,6 +46,7 @@ impl Names {
             append: kernels.get(&format!("append_{stored}_d{dim}"))?,
             decode_plan: kernels.get("decode_plan")?,
             decode: kernels.get(&format!("decode_{stored}_d{dim}"))?,
+            decode_merge: kernels.get(&format!("decode_merge_{compute}_d{dim}"))?,
             prefill_plan: kernels.get("prefill_plan")?,
             prefill: kernels.get(&format!("prefill_{stored}_d{dim}"))?,
             prefill_tensor: kernels.get(&format!("prefill_hopper_{stored}_d{dim}")).ok(),

@@ -7,8 +7,24 @@ use crate::config::Config;
 use crate::model::ModelConfig;
 use crate::number::Dtype;
 
-/// Tokens of a share of decode, at least.
-pub const SHARE: u32 = 128;
+/// How decode's tokens are cut into equal shares, and who merges a row's chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeCut {
+    /// Tokens of a share, at least.
+    pub share: u32,
+    /// A kernel of its own merges, or else the last chunk of a row to be done.
+    pub merged_apart: bool,
+}
+
+impl DecodeCut {
+    /// For so many rows: with few of them it is latency that counts, and a kernel of its own was the faster one for 1
+    /// and 8 rows on an H200, and the slower for 32 and more (benches/results).
+    pub fn of(rows: u32) -> Self {
+        let few = rows <= 8;
+        Self { share: if few { 64 } else { 128 }, merged_apart: few }
+    }
+}
+
 /// Packed rows of a tile of prefill.
 pub const TILE: u32 = 128;
 
@@ -192,10 +208,8 @@ work! {
     lists: u32 = |s: &Sizes| 8 * s.limits.shares,
     /// `[chunks, q]`.
     partial: f32 = |s: &Sizes| s.limits.chunks() * s.q,
-    /// `[chunks, heads]`.
-    partial_max: f32 = |s: &Sizes| s.limits.chunks() * s.heads,
-    /// `[chunks, heads]`.
-    partial_sum: f32 = |s: &Sizes| s.limits.chunks() * s.heads,
+    /// `[chunks, heads, 2]`: their maximum and sum.
+    partial_of: f32 = |s: &Sizes| 2 * s.limits.chunks() * s.heads,
     /// `[rows, heads_kv]`: chunks that are done.
     arrived: u32 = |s: &Sizes| s.rows() * s.heads_kv,
     /// `[rows + 2]`.
