@@ -29,9 +29,9 @@ public:
 
     // `item` counts the heads of all rows.
     FB_DEVICE void merge(int64_t item) {
+        Softmax mine = softmax_of(begin + lane_index()), whole;
         // Partials need not wait for the maxima of all.
         load(begin);
-        Softmax mine = softmax_of(begin + lane_index()), whole;
         whole.max = warp_max(max_from(begin + kLanes + lane_index(), mine.max));
         for (uint32_t first = begin; first < end; first += kLanes) {
             if (first > begin) mine = softmax_of(first + lane_index());
@@ -40,7 +40,7 @@ public:
             const uint32_t last = end - first < kLanes ? end : first + kLanes;
             for (uint32_t chunk = first; chunk < last; chunk += kAhead) {
                 if (chunk > begin) load(chunk);
-                add(weight, chunk - first);
+                add(chunk, weight, chunk - first);
             }
         }
         whole.sum = warp_sum(whole.sum);
@@ -52,7 +52,8 @@ private:
     static constexpr uint32_t kSpan = kLanes * kWidth;
     static constexpr uint32_t kPasses = (head_dim + kSpan - 1) / kSpan;
     static constexpr uint32_t kAhead = at_once / kPasses;
-    static_assert(head_dim % kWidth == 0 && kLanes % kAhead == 0, "");
+    static constexpr uint32_t kGroup = 8 / kPasses;  // of which all are taken, or none
+    static_assert(head_dim % kWidth == 0 && kLanes % kAhead == 0 && kAhead % kGroup == 0, "");
 
     const fb_decode& p;
     const uint32_t begin, end;
@@ -75,24 +76,28 @@ private:
     }
 
     FB_DEVICE void load(uint32_t first) {
+        const Global<float> partial(Global<float>(p.partial).address_of(
+            (int64_t(first) * p.heads_q + head) * head_dim + lane_index() * kWidth));
+        const uint32_t step = p.heads_q * head_dim;
         FB_UNROLL
         for (uint32_t i = 0; i < kAhead; ++i) {
+            if (i > 0 && i % kGroup == 0 && first + i >= end) return;
             FB_UNROLL
             for (uint32_t pass = 0; pass < kPasses; ++pass) {
                 part[i][pass] = {};
-                const int64_t from = (int64_t(first + i) * p.heads_q + head) * head_dim + dim(pass);
                 if (first + i < end && dim(pass) < head_dim) {
-                    part[i][pass] = Global<float>(p.partial).template load<kWidth>(from);
+                    part[i][pass] = partial.template load<kWidth>(i * step + pass * kSpan);
                 }
             }
         }
     }
 
-    // Lane i has the weight of the i-th of 32, of which those that were loaded begin at `base`. Beyond the last chunk
-    // there is no weight, and the part is zeros.
-    FB_DEVICE void add(float weight, uint32_t base) {
+    // What was loaded from `first` on. Lane i has the weight of the i-th of 32, of which these begin at `base`; beyond
+    // the last chunk there is no weight, and the part is zeros.
+    FB_DEVICE void add(uint32_t first, float weight, uint32_t base) {
         FB_UNROLL
         for (uint32_t i = 0; i < kAhead; ++i) {
+            if (i > 0 && i % kGroup == 0 && first + i >= end) return;
             const float factor = shuffle(weight, base + i);
             FB_UNROLL
             for (uint32_t pass = 0; pass < kPasses; ++pass) {
