@@ -12,8 +12,10 @@ FB_DEVICE bool last_to_arrive(Global<uint32_t> counters, int64_t index, uint32_t
     if (thread_index() == 0) {
         fence();
         const bool last = atomic_add(counters, index, 1u) + 1 == expected;
-        if (last) counters.set(index, 0);
-        fence();
+        if (last) {
+            counters.set(index, 0);
+            fence();
+        }
         flag.set(0, last);
     }
     sync_cta();
