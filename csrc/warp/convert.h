@@ -42,13 +42,13 @@ FB_DEVICE uint32_t pack_four(float a, float b, float c, float d) {
 }
 #endif
 
-// Rounds to nearest, ties to even; E4m3 saturates.
+// Rounds to nearest, ties to even; E4m3 saturates. The words that memory is to hold: of a pack of bytes a device would
+// take them apart and put them together again.
 template <class T, uint32_t N>
-FB_DEVICE Pack<T, N> narrow(const float (&x)[N]) {
-    Pack<T, N> out;
+FB_DEVICE auto narrow_words(const float (&x)[N]) {
+    static_assert(N * sizeof(T) % sizeof(uint32_t) == 0, "whole words");
+    Pack<uint32_t, N * sizeof(T) / sizeof(uint32_t)> words;
 #ifdef __CUDA_ARCH__
-    static_assert(sizeof out % sizeof(uint32_t) == 0, "whole words");
-    Pack<uint32_t, sizeof out / sizeof(uint32_t)> words;
     FB_UNROLL
     for (uint32_t word = 0; word < sizeof words / sizeof(uint32_t); ++word) {
         if constexpr (sizeof(T) == 1) {
@@ -57,10 +57,19 @@ FB_DEVICE Pack<T, N> narrow(const float (&x)[N]) {
             words.at[word] = pack_pair<T>(x[2 * word], x[2 * word + 1]);
         }
     }
-    memcpy(&out, &words, sizeof out);
 #else
+    Pack<T, N> out;
     for (uint32_t i = 0; i < N; ++i) out.at[i] = from_float<T>(x[i]);
+    memcpy(&words, &out, sizeof words);
 #endif
+    return words;
+}
+
+template <class T, uint32_t N>
+FB_DEVICE Pack<T, N> narrow(const float (&x)[N]) {
+    Pack<T, N> out;
+    const auto words = narrow_words<T>(x);
+    memcpy(&out, &words, sizeof out);
     return out;
 }
 
