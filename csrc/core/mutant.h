@@ -9,7 +9,7 @@ enum class Mutant {
     none,
     page_off_by_one,    // attention reads the page of 16 tokens further on
     mask_edge,          // attention sees one key past the end
-    copy_not_awaited,   // attention reads a stage while its copy may still be in flight
+    copy_not_awaited,   // decode, prefill and append read a stage while its copy may still be in flight
     tail_unzeroed,      // prefill copies what lies behind the last token
     stage_unsynced,     // prefill reads what other warps copied without a barrier
     warp_unsynced,      // decode reads what other lanes copied without a barrier

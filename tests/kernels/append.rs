@@ -226,10 +226,17 @@ pub fn cases() -> Vec<Case> {
                 cases.push(Case { head_dim, interleaved, qk_norm, scales, ..base.clone() });
             }
         }
-        // Several items of a token, the last of them with few heads.
-        for (heads_q, heads_kv, head_dim) in
-            [(1, 1, 64), (7, 1, 64), (16, 1, 96), (3, 3, 256), (14, 2, 128), (15, 1, 128), (40, 8, 64)]
-        {
+        // Several items of a token, the last of them with few heads; in the end more of them than there are warps.
+        for (heads_q, heads_kv, head_dim) in [
+            (1, 1, 64),
+            (7, 1, 64),
+            (16, 1, 96),
+            (3, 3, 256),
+            (14, 2, 128),
+            (15, 1, 128),
+            (40, 8, 64),
+            (93, 2, 256),
+        ] {
             let tokens = 5;
             cases.push(Case { heads_q, heads_kv, head_dim, tokens, page_shift: 5, ..base.clone() });
         }

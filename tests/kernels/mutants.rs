@@ -85,6 +85,7 @@ fn every_seeded_bug_of_append_is_caught() {
         (Variant::Unsaturated, "of the pool[0] is NaN, not 448"),
         (Variant::PaddingWritten, "of the pool"),
         (Variant::HeadSkipped, "q of token"),
+        (Variant::CopyNotAwaited, "copy was not waited for"),
     ] {
         caught(why, &cases, |case, order| {
             let inputs = case.inputs();

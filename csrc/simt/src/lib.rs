@@ -173,8 +173,9 @@ variants! {
     PageOffByOne: simt_kernels_page_off_by_one_decode simt_kernels_page_off_by_one_prefill,
     /// Attention sees one key past the end.
     MaskEdge: simt_kernels_mask_edge_decode simt_kernels_mask_edge_prefill,
-    /// Attention reads a stage while its copy may still be in flight.
-    CopyNotAwaited: simt_kernels_copy_not_awaited_decode simt_kernels_copy_not_awaited_prefill,
+    /// Attention and append read a stage while its copy may still be in flight.
+    CopyNotAwaited: simt_kernels_copy_not_awaited_decode simt_kernels_copy_not_awaited_prefill
+        simt_kernels_copy_not_awaited_append,
     /// Prefill copies what lies behind the last token.
     TailUnzeroed: simt_kernels_tail_unzeroed_prefill,
     /// Prefill reads what other warps copied without a barrier.
