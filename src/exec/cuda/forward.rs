@@ -364,8 +364,9 @@ impl Pass<'_> {
             epsilon: model.norm_epsilon,
             interleaved: (model.rope.style == RopeStyle::Interleaved).into(),
         };
-        let heads = tokens * (model.heads_q + 2 * model.heads_kv);
-        self.launch(&forward.names.append, heads.div_ceil(4), &params)
+        // An item is eight heads of a token or more, a cta takes four.
+        let items = tokens * (model.heads_q + 2 * model.heads_kv).div_ceil(8);
+        self.launch(&forward.names.append, items.div_ceil(4), &params)
     }
 
     /// Prefill on the main branch, decode beside it where there are both.
