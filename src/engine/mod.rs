@@ -653,6 +653,12 @@ impl Engine {
 
     /// Ends a live request wherever it is, and forgets it.
     fn end(&mut self, id: RequestId, reason: FinishReason, at: Nanos) -> Ended {
+        let sequence = self.remove(id);
+        self.bury(sequence, reason, at)
+    }
+
+    /// Takes a live request from wherever it is.
+    fn remove(&mut self, id: RequestId) -> Sequence {
         let fence = self.in_flight.back().map(InFlight::step);
         let slot = self.sequence(id).and_then(Sequence::slot);
         match slot {
@@ -670,6 +676,11 @@ impl Engine {
         }
         self.content_held -= content_tokens(&sequence.request);
         self.penalized_held -= penalized_tokens(&sequence.request);
+        sequence
+    }
+
+    /// Says how a request ended that is in no place any more.
+    fn bury(&mut self, mut sequence: Sequence, reason: FinishReason, at: Nanos) -> Ended {
         // A token in flight is not its own any more.
         sequence.generated = sequence.delivered;
         self.policy.on(&Event::Finished(&job(&sequence), reason, at));
@@ -679,7 +690,7 @@ impl Engine {
             self.buffers.push(buffer);
         }
         Ended {
-            id,
+            id: sequence.id,
             user_data: sequence.request.user_data,
             reason,
             generated: Tokens(sequence.delivered),

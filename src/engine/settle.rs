@@ -3,7 +3,7 @@
 use super::outputs::Outputs;
 use super::rowset::WORD;
 use super::waiting::content_hash;
-use super::{Ended, Engine, Published, Yields};
+use super::{Engine, Published, Yields};
 use crate::batch::{Opened, Row};
 use crate::cost::BatchShape;
 use crate::error::StepError;
@@ -11,7 +11,7 @@ use crate::ids::{Feed, Slot};
 use crate::kv::BlockHash;
 use crate::request::{FinishReason, Prompt, StopSieve, StopTokens};
 use crate::sched::{Event, Phase, Resident};
-use crate::units::{Nanos, Tokens};
+use crate::units::Nanos;
 
 impl Engine {
     /// Waits for the oldest step in flight, if there is one, and settles it.
@@ -62,9 +62,11 @@ impl Engine {
             let row = self.plans[plan].rows[place];
             self.mark_barren(plan, place);
             if self.sequence(row.id).is_some() {
-                let ended = self.end(row.id, FinishReason::Failed, finished);
+                let mut sequence = self.remove(row.id);
                 // The row's own token is none.
-                self.ended.push(Ended { generated: Tokens(row.generated), ..ended });
+                sequence.delivered = row.generated;
+                let ended = self.bury(sequence, FinishReason::Failed, finished);
+                self.ended.push(ended);
             }
         }
     }

@@ -93,14 +93,35 @@ fn nothing_of_a_row_that_failed_is_shared() {
     }
 }
 
+/// Keeps how many tokens the last one that ended had.
+struct Listener(std::sync::Arc<std::sync::Mutex<Tokens>>);
+
+impl Policy for Listener {
+    fn name(&self) -> &str {
+        "listener"
+    }
+
+    fn place(&mut self, job: &Job, places: &mut Places) {
+        places.push(GroupId(0), job.id.number() as i64);
+    }
+
+    fn on(&mut self, event: &Event<'_>) {
+        if let Event::Finished(job, ..) = event {
+            *self.0.lock().unwrap() = job.generated;
+        }
+    }
+}
+
 #[test]
 fn a_row_that_fails_keeps_the_tokens_before() {
     for depth in [1, 2] {
         let setup = Config { pipeline_depth: depth, ..config() };
-        let mut engine = engine(setup, order::parse("fcfs", None).unwrap(), Some(3), None);
+        let heard = std::sync::Arc::default();
+        let mut engine = engine(setup, Box::new(Listener(std::sync::Arc::clone(&heard))), Some(3), None);
         engine.submit(asked(10, 100)).unwrap();
         let failed = finish(&mut engine)[0];
         assert_eq!((failed.reason, failed.generated), (FinishReason::Failed, Tokens(2)), "depth {depth}");
+        assert_eq!(*heard.lock().unwrap(), Tokens(2), "the policy hears the same");
     }
 }
 
