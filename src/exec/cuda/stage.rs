@@ -174,8 +174,9 @@ impl Host {
         match row.input() {
             Input::Id(id) => row.tokens == 1 && id < self.vocab,
             Input::Ids(start) => {
-                let ids = plan.token_ids.get(start as usize..(start + row.tokens) as usize);
-                ids.is_some_and(|ids| ids.iter().all(|id| *id < self.vocab))
+                let ids = plan.token_ids.get(start as usize..).and_then(|ids| ids.get(..row.tokens as usize));
+                // Without a token there is no place to draw at.
+                ids.is_some_and(|ids| !ids.is_empty() && ids.iter().all(|id| *id < self.vocab))
             }
             Input::FromStep(from) => {
                 row.tokens == 1 && matches!(before.get(from as usize), Some(Yield::Drawn { .. }))
@@ -333,5 +334,16 @@ mod tests {
         assert_eq!(yields, [drawn, drawn, drawn, Yield::Failed]);
         // It runs all the same: others may share what it writes.
         assert_eq!((counts.decodes, counts.samples), (4, 3));
+    }
+
+    #[test]
+    fn a_row_without_tokens_fails() {
+        let limits = Limits::new(&Config::default(), &tiny(), Dtype::Bf16, 64, 8, 4);
+        let mut host = Host::new(&limits, 16, 256, false);
+        let row = Row { tokens: 0, samples: true, ..Row::default() };
+        let rows = vec![row.with_input(Input::Ids(0))];
+        let mut yields = Vec::new();
+        let counts = host.sort(&BatchPlan { rows, ..BatchPlan::default() }, &[], &mut yields);
+        assert_eq!((yields, counts), (vec![Yield::Failed], Counts::default()));
     }
 }
