@@ -3,12 +3,12 @@
 
 use super::safetensors::TensorFile;
 use super::weights::{EMBEDDING, Source};
-use super::{Model, ModelConfig, ModelError, Rope, RopeScaling, RopeStyle, Tensor, Weights};
+use super::{Model, ModelConfig, ModelError, Rope, RopeScaling, RopeStyle, Tensor, Weights, open};
 use crate::number::Dtype;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 /// What is read of `config.json`; its names are those of the transformers library.
@@ -87,7 +87,7 @@ impl Model {
 
 fn json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
     let name = || path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|source| ModelError::Io { path: name(), source })?;
+    let text = io::read_to_string(open(path)?).map_err(|source| ModelError::Io { path: name(), source })?;
     serde_json::from_str(&text).map_err(|error| ModelError::Format { path: name(), what: error.to_string() })
 }
 
@@ -277,6 +277,7 @@ mod tests {
     use crate::model::tiny;
     use crate::number::{from_bf16, from_f16};
     use serde_json::{Value, json};
+    use std::fs;
     use tempfile::TempDir;
 
     fn description() -> Value {
@@ -476,6 +477,17 @@ mod tests {
         assert!(error(&whole, &windowed).contains("it has a sliding window of 1024 tokens"));
         let empty = tempfile::tempdir().unwrap();
         assert!(Model::load(empty.path()).unwrap_err().to_string().contains("config.json"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_description_that_is_no_regular_file_is_refused_unopened() {
+        for target in ["/dev/null", "/dev"] {
+            let folder = tempfile::tempdir().unwrap();
+            std::os::unix::fs::symlink(target, folder.path().join("config.json")).unwrap();
+            let error = Model::load(folder.path()).unwrap_err().to_string();
+            assert!(error.ends_with("config.json: it is no regular file"), "{error}");
+        }
     }
 
     fn read(value: Value) -> Result<ModelConfig, String> {

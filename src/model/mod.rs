@@ -16,6 +16,8 @@ pub use rope::{Rope, RopeScaling, RopeStyle, rotation};
 pub use weights::{Layer, Tensor, Weights, widener};
 
 use crate::number::Dtype;
+use std::fs::{self, File};
+use std::path::Path;
 
 /// A description with its weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +46,17 @@ impl Model {
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
+}
+
+/// Opens a file of a model.
+fn open(path: &Path) -> Result<File, ModelError> {
+    let name = || path.display().to_string();
+    let io = |source| ModelError::Io { path: name(), source };
+    // To open what is no file may wait for ever, and to read it may never end.
+    if !fs::metadata(path).map_err(io)?.is_file() {
+        return Err(ModelError::Format { path: name(), what: "it is no regular file".into() });
+    }
+    File::open(path).map_err(io)
 }
 
 /// A small decoder with everything that a large one has: several layers, four query heads for each of two key and

@@ -11,7 +11,7 @@ use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::fmt::{self, Formatter};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -41,11 +41,7 @@ impl TensorFile {
         let name = path.display().to_string();
         let io = |source| ModelError::Io { path: name.clone(), source };
         let format = |what: String| ModelError::Format { path: name.clone(), what };
-        // To open what is no file may wait for ever, and it has no length.
-        if !fs::metadata(path).map_err(io)?.is_file() {
-            return Err(format("it is no regular file".into()));
-        }
-        let mut file = File::open(path).map_err(io)?;
+        let mut file = super::open(path)?;
         let bytes = file.metadata().map_err(io)?.len();
         let mut length = [0; 8];
         file.read_exact(&mut length).map_err(io)?;
@@ -192,6 +188,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// A file with this header and as many bytes behind it.
     fn open(header: &str, bytes: usize) -> Result<TensorFile, String> {
