@@ -9,6 +9,9 @@
 //! It knows the lengths but is no bound on the mean: where swapping is cheap, SJF and TRAIL, which admit more
 //! and evict, have a smaller one.
 //!
+//! Blocks of a shared prefix count in full for each who holds them: whose they are, and so when the last of those ends,
+//! a policy cannot see. With a prefix cache it admits fewer than would fit.
+//!
 //! Needs O(residents · log residents) in steps with waiting jobs.
 
 use super::{ALL, Params, PolicyError, fcfs, place_in_one};
