@@ -108,7 +108,7 @@ struct Cached<Compute, E4m3, head_dim> : Tile<E4m3, head_dim> {
             FB_UNROLL
             for (uint32_t block = 0; block < 2; ++block) {
                 const uint32_t word = pair.at[block].word[step];
-                steps[step][block] = {{halves_of_e4m3(word), halves_of_e4m3(word >> 16)}};
+                steps[step][block] = {{halves_of_e4m3<0>(word), halves_of_e4m3<1>(word)}};
             }
         }
     }
@@ -121,7 +121,7 @@ struct Cached<Compute, E4m3, head_dim> : Tile<E4m3, head_dim> {
             FB_UNROLL
             for (uint32_t block = 0; block < 2; ++block) {
                 const uint32_t word = pair.at[i].word[block];
-                tiles[i][block] = {{halves_of_e4m3(word), halves_of_e4m3(word >> 16)}};
+                tiles[i][block] = {{halves_of_e4m3<0>(word), halves_of_e4m3<1>(word)}};
             }
         }
     }
@@ -134,8 +134,8 @@ struct Cached<Compute, E4m3, head_dim> : Tile<E4m3, head_dim> {
             FB_UNROLL
             for (uint32_t word = 0; word < 2; ++word) {
                 const uint32_t even_then_odd = permute_bytes(pair.at[half].word[word], 0x3120);
-                blocks[2 * half].word[word] = halves_of_e4m3(even_then_odd);
-                blocks[2 * half + 1].word[word] = halves_of_e4m3(even_then_odd >> 16);
+                blocks[2 * half].word[word] = halves_of_e4m3<0>(even_then_odd);
+                blocks[2 * half + 1].word[word] = halves_of_e4m3<1>(even_then_odd);
             }
         }
     }

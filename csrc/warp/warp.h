@@ -452,22 +452,29 @@ FB_DEVICE uint32_t permute_bytes(uint32_t word, uint32_t selector) {
 #endif
 }
 
-// The two e4m3 in the low half of a word as two f16, exactly. The NaN code is NaN where there is an instruction
-// (sm_89 and up), else 480.
+// The two e4m3 in half `high` of a word as two f16, exactly. The NaN code is NaN where there is an instruction (sm_89
+// and up), else 480.
+template <uint32_t high>
 FB_DEVICE uint32_t halves_of_e4m3(uint32_t word) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
     uint32_t halves;
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(uint16_t(word)));
+    // Not by a shift: the conversion takes either half of a register.
+    if constexpr (high) {
+        asm("{ .reg .b16 a, b; mov.b32 {a, b}, %1; cvt.rn.f16x2.e4m3x2 %0, b; }" : "=r"(halves) : "r"(word));
+    } else {
+        asm("{ .reg .b16 a, b; mov.b32 {a, b}, %1; cvt.rn.f16x2.e4m3x2 %0, a; }" : "=r"(halves) : "r"(word));
+    }
     return halves;
 #elif defined(__CUDA_ARCH__)
     // The bits, moved, are a half that is too small by 2^8, subnormals included.
-    const uint32_t both = __byte_perm(word, 0, 0x1404);
+    const uint32_t both = __byte_perm(word >> 16 * high, 0, 0x1404);
     const uint32_t small = (both & 0x80008000u) | (both & 0x7f007f00u) >> 1;
     uint32_t halves;
     asm("mul.f16x2 %0, %1, %2;" : "=r"(halves) : "r"(small), "r"(0x5c005c00u));
     return halves;
 #else
     const auto half = [](uint32_t byte) { return from_float<F16>(to_float(E4m3{uint8_t(byte)})).bits; };
+    word >>= 16 * high;
     return half(word & 0xff) | uint32_t(half(word >> 8 & 0xff)) << 16;
 #endif
 }
