@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "host_device.h"
+#include "number.h"
 
 namespace flyball {
 
@@ -30,7 +30,8 @@ FB_HD Random4 philox(Random4 counter, uint32_t key0, uint32_t key1) {
     return counter;
 }
 
-// Uniform in (0, 1): the middles of 2^23 equal parts, so that neither end occurs.
-FB_HD float uniform(uint32_t word) { return (float(word >> 9) + 0.5f) * 0x1p-23f; }
+// Uniform in (0, 1): the middles of 2^23 equal parts, so that neither end occurs. That of ~word is 1 less that of
+// word, exactly. The upper bits are the mantissa of a number from 1 to 2, which is quicker than a conversion.
+FB_HD float uniform(uint32_t word) { return float_of(0x3f800000u | word >> 9) - (1.0f - 0x1p-24f); }
 
 }  // namespace flyball
