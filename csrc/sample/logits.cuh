@@ -16,51 +16,45 @@ using Quad = Pack<float, 4>;
 FB_DEVICE float largest(Quad x) { return fmaxf(fmaxf(x.at[0], x.at[1]), fmaxf(x.at[2], x.at[3])); }
 
 struct Logits {
-    Global<float> logits;
-    int64_t base;
+    Global<float> row;
     uint32_t vocab;
 
-    FB_DEVICE Quad quad(uint32_t token) const {
-        Quad x = logits.load<4>(base + token);
-        if (token + 4 > vocab) {
-            FB_UNROLL
-            for (uint32_t i = 1; i < 4; ++i) {
-                if (token + i >= vocab) x.at[i] = NAN;
-            }
-        }
-        return x;
-    }
+    FB_DEVICE Quad quad(uint32_t token) const { return cut(token, row.load<4>(token)); }
 
-    FB_DEVICE uint32_t quad_count() const { return (vocab + 3) / 4; }
+    // What the threads of a cta read at once, four loads each, is a block.
+    static constexpr uint32_t kDeep = 4, kApart = 4 * kSampleThreads, kBlock = kDeep * kApart;
 
-    // What the threads of a cta read at once, `deep` loads each, is a block.
-    template <uint32_t deep = 4>
-    FB_DEVICE uint32_t block_count() const {
-        return (quad_count() + deep * kSampleThreads - 1) / (deep * kSampleThreads);
-    }
+    FB_DEVICE uint32_t block_count() const { return (vocab + kBlock - 1) / kBlock; }
 
-    // Calls visit(token, quad) for this thread's share of a block, tokens rising.
-    template <uint32_t deep = 4, class Visit>
+    // Calls visit(token, quad) for this thread's share of a block, tokens rising; as often in every thread, so past the
+    // vocabulary as well.
+    template <class Visit>
     FB_DEVICE void block(uint32_t index, Visit visit) const {
-        const uint32_t first = index * deep * kSampleThreads + thread_index(), count = quad_count();
-        Quad x[deep];
-        FB_UNROLL
-        for (uint32_t d = 0; d < deep; ++d) {
-            const uint32_t at = first + d * kSampleThreads;
-            if (at < count) x[d] = quad(4 * at);
+        const uint32_t first = index * kBlock + 4 * thread_index();
+        const Global<float> mine(row.address_of(first));
+        Quad x[kDeep];
+        // Either way all loads are under way before one is waited for.
+        if ((index + 1) * kBlock <= vocab) {
+            FB_UNROLL
+            for (uint32_t d = 0; d < kDeep; ++d) x[d] = mine.load<4>(kApart * d);
+        } else {
+            FB_UNROLL
+            for (uint32_t d = 0; d < kDeep; ++d) {
+                const uint32_t token = first + kApart * d;
+                x[d] = row.load<4>(token < vocab ? token : 0);
+            }
+            FB_UNROLL
+            for (uint32_t d = 0; d < kDeep; ++d) x[d] = cut(first + kApart * d, x[d]);
         }
         FB_UNROLL
-        for (uint32_t d = 0; d < deep; ++d) {
-            const uint32_t at = first + d * kSampleThreads;
-            if (at < count) visit(4 * at, x[d]);
-        }
+        for (uint32_t d = 0; d < kDeep; ++d) visit(first + kApart * d, x[d]);
     }
 
     // The whole row, from its end: what was read last is what a second level cache still holds.
-    template <uint32_t deep = 4, class Visit>
+    template <class Visit>
     FB_DEVICE void backwards(Visit visit) const {
         FB_ROLL
-        for (uint32_t index = block_count<deep>(); index-- > 0;) block<deep>(index, visit);
+        for (uint32_t index = block_count(); index-- > 0;) block(index, visit);
     }
 
     template <class Visit>
@@ -69,6 +63,13 @@ struct Logits {
             FB_UNROLL
             for (uint32_t i = 0; i < 4; ++i) visit(token + i, x.at[i], order_key(x.at[i]));
         });
+    }
+
+private:
+    FB_DEVICE Quad cut(uint32_t token, Quad x) const {
+        FB_UNROLL
+        for (uint32_t i = 0; i < 4; ++i) x.at[i] = token + i < vocab ? x.at[i] : NAN;
+        return x;
     }
 };
 

@@ -70,7 +70,7 @@ private:
     uint32_t threshold = 1;  // the least key that may be chosen: 0 never is
 
     FB_DEVICE SampleTokens(const Params& p, uint32_t row)
-        : p(p), row(row), logits{Global<float>(p.logits), int64_t(row) * p.stride, p.vocab} {}
+        : p(p), row(row), logits{Global<float>(Global<float>(p.logits).address_of(row * p.stride)), p.vocab} {}
 
     static FB_DEVICE Shared<uint64_t> scratch() { return Shared<uint64_t>(kWarpsAt); }
 
@@ -224,7 +224,7 @@ private:
         for (;;) {
             const uint32_t token = ranked_index(cta_max<kThreads>(best_score(source), scratch()));
             if (target == 0) return token;
-            const uint32_t key = order_key(logits.logits[logits.base + token]);
+            const uint32_t key = order_key(logits.row[token]);
             // Nothing lies above the largest, so this ends.
             if (mass_from(source, key + 1) < target) return token;
             threshold = key + 1;
@@ -271,8 +271,7 @@ private:
         uint64_t best = 0;
         // The largest logit scores at least this.
         float least = kNoiseMin;
-        // One load in flight: there is no room for more beside the random numbers, which take longer anyway.
-        all.backwards<1>([&](uint32_t token, Quad x) {
+        all.backwards([&](uint32_t token, Quad x) {
             const float top = largest(x);
             // No luck can lift these to the best so far.
             if (!(top >= lowest) || (top - max) * scale + kNoiseMax < least) return;
