@@ -15,10 +15,12 @@ FB_HD uint32_t order_key(float value) {
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
+// The least key of what can be chosen.
+constexpr uint32_t kLeastKey = 0x00800000u;
+
 // The least value with such a key; minus infinity for keys that none has.
 FB_HD float order_value(uint32_t key) {
-    constexpr uint32_t kMinusInfinity = 0x007fffffu;
-    if (key <= kMinusInfinity) return float_of(0xff800000u);
+    if (key < kLeastKey) return float_of(0xff800000u);
     return float_of(key & 0x80000000u ? key & 0x7fffffffu : ~key);
 }
 

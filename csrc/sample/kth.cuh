@@ -40,47 +40,32 @@ FB_DEVICE uint32_t kth_of(const Candidates& list, uint32_t k, uint32_t low, uint
     return found;
 }
 
-// The same of a whole row, among the keys from `least` on: by radix descent, 11 bits of the key at a time, one read
-// of the row each. If there are fewer than `k`, the lowest of them.
-class Descent {
+// How many of a row's keys fall into each of some bins.
+class Histogram {
 public:
-    static constexpr uint32_t kDigits = 2048;
-    static constexpr uint32_t kHistogramBytes = kDigits * sizeof(uint32_t);
+    static constexpr uint32_t kBins = 2048;
+    static constexpr uint32_t kFoundAt = kBins * sizeof(uint32_t);
+    static constexpr uint32_t kBytes = kFoundAt + 2 * sizeof(uint64_t);
 
-    FB_DEVICE Descent(Shared<uint32_t> histogram, Shared<uint64_t> sums, Shared<uint32_t> found)
-        : histogram(histogram), sums(sums), found(found) {}
+    FB_DEVICE Histogram(uint32_t at, Shared<uint64_t> sums) : counts(at), found(at + kFoundAt), sums(sums) {}
 
-    FB_DEVICE uint32_t kth(const Logits& row, uint32_t k, uint32_t least) const {
-        uint32_t prefix = 0;
-        uint64_t left = k;
+    // A barrier must follow.
+    FB_DEVICE void clear() const {
         FB_ROLL
-        for (int32_t shift = 21; shift > -11; shift -= 11) {
-            const uint32_t low = shift < 0 ? 0 : uint32_t(shift), bits = shift < 0 ? 10 : 11;
-            FB_ROLL
-            for (uint32_t at = thread_index(); at < kDigits; at += kSampleThreads) histogram.set(at, 0);
-            sync_cta();
-            row.each([&](uint32_t, float, uint32_t key) {
-                // By 32 or more in the first pass, where all keys go.
-                if (key < least || uint64_t(key) >> (low + bits) != prefix) return;
-                atomic_add(histogram, key >> low & ((1u << bits) - 1), 1);
-            });
-            if (!mutated(Mutant::histogram_unsynced)) sync_cta();
-            prefix = prefix << bits | digit(left);
-        }
-        return prefix;
+        for (uint32_t at = thread_index(); at < kBins; at += kSampleThreads) counts.set(at, 0);
     }
 
-private:
-    const Shared<uint32_t> histogram;
-    const Shared<uint64_t> sums;
-    const Shared<uint32_t> found;
+    FB_DEVICE void count(uint32_t bin) const { atomic_add(counts, bin, 1); }
 
-    // The digit in which the count from the top reaches `left`, from which it takes what lies above.
-    FB_DEVICE uint32_t digit(uint64_t& left) const {
-        constexpr uint32_t kEach = kDigits / kSampleThreads;
+    // The bin in which the weight from the top reaches `left`, from which it takes what lies above; the lowest that
+    // weighs anything if there is too little. A bin weighs weight(bin, count).
+    template <class Weight>
+    FB_DEVICE uint32_t reached(uint64_t& left, Weight weight) const {
+        constexpr uint32_t kEach = kBins / kSampleThreads;
         static_assert(kEach == 2, "two neighbours per thread");
-        const uint32_t upper = kDigits - 1 - kEach * thread_index(), lower = upper - 1;
-        const uint64_t first = histogram[upper], mine = first + histogram[lower];
+        if (!mutated(Mutant::histogram_unsynced)) sync_cta();
+        const uint32_t upper = kBins - 1 - kEach * thread_index(), lower = upper - 1;
+        const uint64_t first = weight(upper, counts[upper]), mine = first + weight(lower, counts[lower]);
         uint64_t total;
         const uint64_t above = cta_scan<kSampleThreads>(mine, sums, total) - mine;
         if (left > total) left = total;
@@ -88,12 +73,37 @@ private:
         if (above < left && left <= above + mine) {
             const bool reached = left <= above + first;
             found.set(0, reached ? upper : lower);
-            found.set(1, uint32_t(reached ? above : above + first));
+            found.set(1, reached ? above : above + first);
         }
         sync_cta();
         left -= found[1];
-        return found[0];
+        return uint32_t(found[0]);
     }
+
+private:
+    const Shared<uint32_t> counts;
+    const Shared<uint64_t> found;
+    const Shared<uint64_t> sums;
 };
+
+// The same of a whole row, among the keys from `least` on: by radix descent, 11 bits of the key at a time, one read
+// of the row each. If there are fewer than `k`, the lowest of them.
+FB_DEVICE uint32_t kth_of(const Logits& row, uint32_t k, uint32_t least, const Histogram& histogram) {
+    uint32_t prefix = 0;
+    uint64_t left = k;
+    FB_ROLL
+    for (int32_t shift = 21; shift > -11; shift -= 11) {
+        const uint32_t low = shift < 0 ? 0 : uint32_t(shift), bits = shift < 0 ? 10 : 11;
+        histogram.clear();
+        sync_cta();
+        row.each([&](uint32_t, float, uint32_t key) {
+            // By 32 or more in the first pass, where all keys go.
+            if (key < least || uint64_t(key) >> (low + bits) != prefix) return;
+            histogram.count(key >> low & ((1u << bits) - 1));
+        });
+        prefix = prefix << bits | histogram.reached(left, [](uint32_t, uint32_t count) { return uint64_t(count); });
+    }
+    return prefix;
+}
 
 }  // namespace flyball

@@ -10,7 +10,7 @@
 // read, backwards, so that a part comes from the cache; top-p alone needs that read in any case, for the row's mass.
 // Only a list that overflows again (thousands of ties, k above 1000) or misses the mass (a flat row) sends the rules
 // back to the row, one read per question. Greedy rows are read once, rows with min-p alone or no rule twice. 128 rows
-// of 131,072 take an H200 32 us by top-k and top-p, and 211 us by top-p alone (benches/results).
+// of 131,072 take an H200 32 us by top-k and top-p (benches/results).
 //
 // What top-p admits is not searched for: the draw's winner among all is the winner among the admitted ones if it is
 // admitted, which the mass above it tells. If not, neither is anything up to it, and the draw is repeated above.
@@ -20,25 +20,22 @@
 // seed, the position and the token alone. NaN counts as minus infinity.
 #pragma once
 
-#include "../core/philox.h"
-#include "../core/softmax.h"
 #include "../params.h"
 #include "../warp/reduce.h"
 #include "kth.cuh"
+#include "scores.cuh"
 
 namespace flyball {
 
 struct SampleTokens {
     using Params = fb_sample;
     static constexpr uint32_t kThreads = kSampleThreads;
-    // Where things lie in shared memory. A histogram is needed only where the list is of no use.
-    static constexpr uint32_t kListBytes = Candidates::kRoom * sizeof(uint64_t);
-    static constexpr uint32_t kWarpsAt = kListBytes;
+    // Where things lie in shared memory: the list; then a histogram, and in its place, once it was read, the queue.
+    static constexpr uint32_t kQueueAt = Candidates::kRoom * sizeof(uint64_t);
+    static constexpr uint32_t kWarpsAt = kQueueAt + Scores::kBytes;
     static constexpr uint32_t kCountAt = kWarpsAt + kThreads / kLanes * sizeof(uint64_t);
-    static constexpr uint32_t kShared = kCountAt + 2 * sizeof(uint32_t);
-    static_assert(Descent::kHistogramBytes <= kListBytes, "the histogram takes the list's place");
-    // The mass of the largest logit: 2^18 tokens as likely still add up within 64 bits.
-    static constexpr float kUnitMass = 0x1p40f;
+    static constexpr uint32_t kShared = kCountAt + sizeof(uint32_t);
+    static_assert(Histogram::kBytes <= Scores::kBytes, "the queue takes the histogram's place");
     // The largest k for which the first block's bound is expected to fill the list by less than its room: with a
     // vocabulary of eight blocks and logits in random order it lets in 3,800.
     static constexpr uint32_t kEarly = 384;
@@ -65,31 +62,31 @@ private:
     float best = minus_infinity();  // of this thread's logits
     uint32_t best_quad = 0;         // the first token of the first quad with it
     uint32_t bound = UINT32_MAX;    // the least key in the list
-    float max = 0.0f;
-    float scale = 0.0f;      // from logits to log2 units
-    uint32_t threshold = 1;  // the least key that may be chosen: 0 never is
+    Tempered tempered = {};
+    uint32_t threshold = kLeastKey;  // the least key that may be chosen
 
     FB_DEVICE SampleTokens(const Params& p, uint32_t row)
         : p(p), row(row), logits{Global<float>(Global<float>(p.logits).address_of(row * p.stride)), p.vocab} {}
 
     static FB_DEVICE Shared<uint64_t> scratch() { return Shared<uint64_t>(kWarpsAt); }
+    static FB_DEVICE Histogram histogram() { return {kQueueAt, scratch()}; }
 
     FB_DEVICE bool choose(uint32_t& token) {
         const float temperature = Global<float>(p.temperature)[row], top_p = Global<float>(p.top_p)[row];
         const uint32_t top_k = Global<uint32_t>(p.top_k)[row];
         const bool greedy = !(temperature > 0.0f), by_count = !greedy && top_k > 0 && top_k < p.vocab;
         const uint64_t first = survey(by_count ? top_k : 0);
-        max = order_value(ranked_key(first));
+        const float max = order_value(ranked_key(first));
         if (ranked_key(first) == 0 || max == INFINITY) return false;
         if (greedy) {
             token = first_of(ranked_index(first), ranked_key(first));
             return true;
         }
         // Finite, so that the largest logit stays at zero however cold it is.
-        scale = fminf(kLog2E / temperature, 0x1p127f);
+        tempered = {max, fminf(kLog2E / temperature, 0x1p127f)};
         if (p.min_p) {
             const float min_p = fminf(Global<float>(p.min_p)[row], 1.0f);
-            const uint32_t least = order_key(max + log2f(min_p) / scale);
+            const uint32_t least = order_key(max + log2f(min_p) / tempered.scale);
             threshold = least > threshold ? least : threshold;
         }
         token = by_count ? draw_top_k(top_k, top_p) : top_p < 1.0f ? draw_top_p(top_p) : draw(logits, 0);
@@ -129,17 +126,16 @@ private:
     FB_DEVICE uint32_t draw_top_k(uint32_t top_k, float top_p) {
         Candidates listed = end_list();
         if (listed.count > Candidates::kRoom) {
-            begin_list(top_k, order_key(max));
+            begin_list(top_k, order_key(tempered.max));
             logits.backwards([this](uint32_t token, Quad x) { list(token, x); });
             listed = end_list();
         }
         if (listed.count > Candidates::kRoom) {
-            const Descent descent(Shared<uint32_t>(0), scratch(), Shared<uint32_t>(kCountAt));
-            threshold = descent.kth(logits, top_k, threshold);
+            threshold = kth_of(logits, top_k, threshold, histogram());
             return draw_within(logits, top_p);
         }
         const uint32_t low = bound > threshold ? bound : threshold;
-        threshold = kth_of(listed, top_k, low, order_key(max));
+        threshold = kth_of(listed, top_k, low, order_key(tempered.max));
         return draw_within(listed, top_p);
     }
 
@@ -149,20 +145,21 @@ private:
     }
 
     FB_DEVICE uint32_t draw_top_p(float top_p) {
-        begin_list(kNucleus, order_key(max));
+        begin_list(kNucleus, order_key(tempered.max));
         const float lowest = order_value(threshold);
         uint64_t sum = 0;
         logits.backwards([&](uint32_t token, Quad x) {
-            if (!(largest(x) >= lowest)) return;
             FB_UNROLL
-            for (uint32_t i = 0; i < 4; ++i) sum += order_key(x.at[i]) >= threshold ? mass(x.at[i]) : 0;
+            for (uint32_t i = 0; i < 4; ++i) {
+                sum += x.at[i] >= lowest ? tempered.mass(x.at[i]) : 0;
+            }
             list(token, x);
         });
         const Candidates listed = end_list();
         const uint64_t target = share(top_p, cta_sum<kThreads>(sum, scratch()));
-        if (listed.count > Candidates::kRoom) return draw(logits, target);
-        if (!mutated(Mutant::short_list) && mass_from(listed, threshold) < target) return draw(logits, target);
-        return draw(listed, target);
+        const bool enough = listed.count <= Candidates::kRoom &&
+                            (mutated(Mutant::short_list) || mass_from(listed, threshold) >= target);
+        return enough ? draw(listed, target) : draw(logits, target);
     }
 
     // From now on, tokens are listed whose keys reach a bound, which the `k` largest of the row do. `high` is at least
@@ -180,13 +177,13 @@ private:
     }
 
     FB_DEVICE void list(uint32_t token, Quad x) const {
-        if (!(largest(x) >= order_value(bound))) return;
+        const float least = order_value(bound);
+        if (!(largest(x) >= least)) return;
         FB_UNROLL
         for (uint32_t i = 0; i < 4; ++i) {
-            const uint32_t key = order_key(x.at[i]);
-            if (key < bound) continue;
+            if (!(x.at[i] >= least)) continue;
             const uint32_t at = atomic_add(Shared<uint32_t>(kCountAt), 0, 1);
-            if (at < Candidates::kRoom) Shared<uint64_t>(0).set(at, ranked(key, token + i));
+            if (at < Candidates::kRoom) Shared<uint64_t>(0).set(at, ranked(order_key(x.at[i]), token + i));
         }
     }
 
@@ -195,12 +192,6 @@ private:
         if (bound == UINT32_MAX) return {Shared<uint64_t>(0), UINT32_MAX};
         if (!mutated(Mutant::list_unsynced)) sync_cta();
         return {Shared<uint64_t>(0), Shared<uint32_t>(kCountAt)[0]};
-    }
-
-    // The weight of a logit that may be chosen, in units of kUnitMass; never nothing, so that a sum that is
-    // reached is reached by a token.
-    FB_DEVICE uint64_t mass(float logit) const {
-        return uint64_t(exp2_fast((logit - max) * scale) * kUnitMass) + 1;
     }
 
     // What must be reached of a total mass.
@@ -212,7 +203,7 @@ private:
     template <class Source>
     FB_DEVICE uint64_t mass_from(const Source& source, uint32_t least) const {
         uint64_t sum = 0;
-        source.each([&](uint32_t, float logit, uint32_t key) { sum += key >= least ? mass(logit) : 0; });
+        source.each([&](uint32_t, float logit, uint32_t key) { sum += key >= least ? tempered.mass(logit) : 0; });
         return cta_sum<kThreads>(sum, scratch());
     }
 
@@ -231,25 +222,9 @@ private:
         }
     }
 
-    struct Dice {
-        uint64_t seed;
-        uint32_t position;
-
-        FB_DEVICE Random4 roll(uint32_t token) const {
-            // Else the keys of all ten rounds would be kept.
-            return philox({{position, token / 4, 0, 0}}, kept_in_loop(uint32_t(seed)),
-                          kept_in_loop(uint32_t(seed >> 32)));
-        }
-    };
-
     FB_DEVICE Dice dice() const {
         const uint32_t position = mutated(Mutant::keyed_by_row) ? row : Global<uint32_t>(p.positions)[row];
         return {Global<uint64_t>(p.seeds)[row], position};
-    }
-
-    // Gumbel noise in log2 units, as the logits are: their distances are what counts.
-    FB_DEVICE float score(float logit, uint32_t word) const {
-        return (logit - max) * scale - log2f(-log2f(uniform(word)));
     }
 
     FB_DEVICE uint64_t best_score(const Candidates& list) const {
@@ -257,35 +232,17 @@ private:
         uint64_t best = 0;
         list.each([&](uint32_t token, float logit, uint32_t key) {
             if (key < threshold) return;
-            const uint64_t rank = ranked(order_key(score(logit, dice.roll(token).pick(token % 4))), token);
+            const float score = tempered.distance(logit) + noise(dice.roll(token).pick(token % 4));
+            const uint64_t rank = ranked(order_key(score), token);
             best = rank > best ? rank : best;
         });
         return best;
     }
 
     FB_DEVICE uint64_t best_score(const Logits& all) const {
-        // Noise lies within: -log2(-log2(u)) for the least and the largest u.
-        constexpr float kNoiseMin = -4.6f, kNoiseMax = 23.5f;
-        const Dice dice = this->dice();
-        const float lowest = order_value(threshold);
-        uint64_t best = 0;
-        // The largest logit scores at least this.
-        float least = kNoiseMin;
-        all.backwards([&](uint32_t token, Quad x) {
-            const float top = largest(x);
-            // No luck can lift these to the best so far.
-            if (!(top >= lowest) || (top - max) * scale + kNoiseMax < least) return;
-            const Random4 random = dice.roll(token);
-            FB_UNROLL
-            for (uint32_t i = 0; i < 4; ++i) {
-                if (order_key(x.at[i]) < threshold) continue;
-                const float mine = score(x.at[i], random.word[i]);
-                const uint64_t rank = ranked(order_key(mine), token + i);
-                best = rank > best ? rank : best;
-                least = fmaxf(least, mine);
-            }
-        });
-        return best;
+        Scores scores(all, tempered, dice(), order_value(threshold), kQueueAt);
+        scores.all([&](uint32_t, Quad x) { return scores.may_win(x); });
+        return scores.best;
     }
 };
 

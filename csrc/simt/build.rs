@@ -18,7 +18,17 @@ const FAMILIES: &[(&str, &[&str])] = &[
     ),
     ("prefill", &["page_off_by_one", "mask_edge", "copy_not_awaited", "stage_unsynced", "tail_unzeroed"]),
     ("hopper", &["query_unfenced", "key_freed_early", "tail_uncleared", "causal_edge", "turn_forgotten"]),
-    ("sample", &["histogram_unsynced", "keyed_by_row", "list_unsynced", "short_list", "prompt_counted"]),
+    (
+        "sample",
+        &[
+            "histogram_unsynced",
+            "keyed_by_row",
+            "list_unsynced",
+            "short_list",
+            "queue_unsynced",
+            "prompt_counted",
+        ],
+    ),
     ("activation", &["gate_from_next"]),
     ("gather", &["id_unchecked"]),
 ];

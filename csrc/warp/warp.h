@@ -210,6 +210,19 @@ inline uint64_t shuffle(uint64_t value, uint64_t source) {
     return value;
 }
 
+inline uint32_t ballot(bool mine) {
+    simt::Slot slot{};
+    slot.in[0] = mine;
+    const simt::Slot& all = simt::collective(slot, [](simt::Slot* lanes) {
+        uint32_t bits = 0;
+        for (uint32_t lane = 0; lane < kLanes; ++lane) bits |= uint32_t(lanes[lane].in[0]) << lane;
+        for (uint32_t lane = 0; lane < kLanes; ++lane) std::memcpy(lanes[lane].out, &bits, sizeof bits);
+    });
+    uint32_t bits;
+    std::memcpy(&bits, all.out, sizeof bits);
+    return bits;
+}
+
 }  // namespace host
 #endif
 
@@ -291,13 +304,29 @@ FB_DEVICE uint64_t warp_sum(uint64_t value) {
 #endif
 }
 
+// The lanes for which it is true, as bits.
+FB_DEVICE uint32_t warp_ballot(bool mine) {
+#ifdef __CUDACC__
+    return __ballot_sync(0xffffffffu, mine);
+#else
+    return host::ballot(mine);
+#endif
+}
+
 // Whether it is true for any lane.
 FB_DEVICE bool warp_any(bool mine) {
 #ifdef __CUDACC__
     return __any_sync(0xffffffffu, mine);
 #else
-    for (uint32_t mask = kLanes / 2; mask > 0; mask /= 2) mine |= bool(shuffle_xor(uint64_t(mine), mask));
-    return mine;
+    return host::ballot(mine) != 0;
+#endif
+}
+
+FB_DEVICE uint32_t bit_count(uint32_t bits) {
+#ifdef __CUDACC__
+    return uint32_t(__popc(bits));
+#else
+    return uint32_t(__builtin_popcount(bits));
 #endif
 }
 

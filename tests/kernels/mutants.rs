@@ -113,6 +113,7 @@ fn every_seeded_bug_of_sample_is_caught() {
         (Variant::KeyedByRow, "scores"),
         (Variant::ListUnsynced, "shared memory that"),
         (Variant::ShortList, "scores"),
+        (Variant::QueueUnsynced, "read of shared memory"),
     ] {
         caught(why, &cases, |case, order| match case.run(mutant, order) {
             Err(faults) => Some(faults.text),

@@ -214,6 +214,8 @@ variants! {
     ListUnsynced: simt_kernels_list_unsynced_sample,
     /// Sample draws from a list that misses some of the mass.
     ShortList: simt_kernels_short_list_sample,
+    /// Sample reads the queue of a warp while it is being filled.
+    QueueUnsynced: simt_kernels_queue_unsynced_sample,
     /// Penalize takes presence off for tokens of the prompt alone.
     PromptCounted: simt_kernels_prompt_counted_sample,
     /// Append leaves out the last heads of a token.
