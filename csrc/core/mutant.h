@@ -30,6 +30,7 @@ enum class Mutant {
     list_unsynced,      // sample reads the list of candidates while it is being filled
     short_list,         // sample draws from a list that misses some of the mass
     queue_unsynced,     // sample reads the queue of a warp while it is being filled
+    edge_unchecked,     // sample takes all of the bin in which the nucleus ends for a part of it
     head_skipped,       // append leaves out the last heads of a token
     gate_from_next,     // activation takes up from where the next row begins
     id_unchecked,       // gather reads past the last row

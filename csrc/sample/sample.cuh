@@ -8,9 +8,14 @@
 // while the rest of the row is read for the first and only time: what reaches it is listed in shared memory, and all
 // else happens there. Where it is too low (k above 384, a row that rises) the bound of the whole row serves a second
 // read, backwards, so that a part comes from the cache; top-p alone needs that read in any case, for the row's mass.
-// Only a list that overflows again (thousands of ties, k above 1000) or misses the mass (a flat row) sends the rules
-// back to the row, one read per question. Greedy rows are read once, rows with min-p alone or no rule twice. 128 rows
-// of 131,072 take an H200 32 us by top-k and top-p (benches/results).
+// Greedy rows are read once, rows with min-p alone or no rule twice.
+//
+// Where the list misses a part of the mass (a flat row), a histogram of the second read tells two bins between which
+// the nucleus ends. A third read scores what lies above them and lists theirs. Only a list that overflows again
+// (thousands of ties or nearly, k above 1000) sends the rules back to the row, one read per question.
+//
+// When top-p alone still took a read per question, 128 rows of 131,072 took an H200 32 us by top-k and top-p, and
+// 211 us by top-p alone (benches/results); the three reads have yet to be measured.
 //
 // What top-p admits is not searched for: the draw's winner among all is the winner among the admitted ones if it is
 // admitted, which the mass above it tells. If not, neither is anything up to it, and the draw is repeated above.
@@ -23,6 +28,7 @@
 #include "../params.h"
 #include "../warp/reduce.h"
 #include "kth.cuh"
+#include "ratios.cuh"
 #include "scores.cuh"
 
 namespace flyball {
@@ -144,14 +150,27 @@ private:
         return draw(source, top_p < 1.0f ? share(top_p, mass_from(source, threshold)) : 0);
     }
 
+    // A weight below which a whole row is less than what top-p leaves out, so that the nucleus ends above; that of the
+    // largest logit is 1. For the row's mass stands that of the largest logits of all threads, which is not more.
+    FB_DEVICE float tail(float top_p) const {
+        const uint64_t mine = best >= order_value(threshold) ? tempered.mass(best) : 0;
+        const float sum = float(cta_sum<kThreads>(mine, scratch())) / Tempered::kUnitMass;
+        return sum * (1.0f - fmaxf(top_p, 0.0f)) / float(p.vocab);
+    }
+
     FB_DEVICE uint32_t draw_top_p(float top_p) {
+        const Ratios ratios(tempered, tail(top_p), histogram());
+        histogram().clear();
         begin_list(kNucleus, order_key(tempered.max));
         const float lowest = order_value(threshold);
         uint64_t sum = 0;
         logits.backwards([&](uint32_t token, Quad x) {
             FB_UNROLL
             for (uint32_t i = 0; i < 4; ++i) {
-                sum += x.at[i] >= lowest ? tempered.mass(x.at[i]) : 0;
+                const bool may = x.at[i] >= lowest;
+                const float distance = may ? tempered.distance(x.at[i]) : minus_infinity();
+                sum += may ? Tempered::mass_of(exp2_fast(distance)) : 0;
+                ratios.count(distance);
             }
             list(token, x);
         });
@@ -159,29 +178,54 @@ private:
         const uint64_t target = share(top_p, cta_sum<kThreads>(sum, scratch()));
         const bool enough = listed.count <= Candidates::kRoom &&
                             (mutated(Mutant::short_list) || mass_from(listed, threshold) >= target);
-        return enough ? draw(listed, target) : draw(logits, target);
+        return enough ? draw(listed, target) : draw_wide(ratios, target);
     }
 
-    // From now on, tokens are listed whose keys reach a bound, which the `k` largest of the row do. `high` is at least
-    // the largest key.
-    FB_DEVICE void begin_list(uint32_t k, uint32_t high) {
+    // Where the list misses a part of the nucleus: what lies above the bins in one of which it ends is scored, what
+    // lies in them is listed.
+    FB_DEVICE uint32_t draw_wide(const Ratios& ratios, uint64_t target) {
+        const uint32_t first = ratios.earliest(target) + !mutated(Mutant::edge_unchecked);
+        const uint32_t sure = ratios.begin_of(first), edge = ratios.begin_of(ratios.latest(target));
+        const float within = order_value(sure > threshold ? sure : threshold);
+        threshold = edge > threshold ? edge : threshold;
+        begin_list(threshold);
+        Scores scores(logits, tempered, dice(), within, kQueueAt);
+        scores.all(false, [&](uint32_t token, Quad x) {
+            list(token, x, within);
+            return largest(x) >= within;
+        });
+        const Candidates listed = end_list();
+        if (listed.count > Candidates::kRoom) return draw(logits, target);
+        const uint64_t above = cta_sum<kThreads>(scores.mass, scratch());
+        return draw(listed, target - above, cta_max<kThreads>(scores.best, scratch()));
+    }
+
+    // From now on, tokens are listed whose keys reach a bound.
+    FB_DEVICE void begin_list(uint32_t least) {
         sync_cta();  // all have read the count of the list before
         if (thread_index() == 0) Shared<uint32_t>(kCountAt).set(0, 0);
-        bound = threshold;
-        if (p.vocab > Candidates::kRoom && k <= kThreads) {
-            // Eleven bits of the mantissa are lost, which lets a few more tokens in.
-            const uint32_t kth = kth_of_threads(order_key(best), k, threshold, high, 11);
-            bound = kth > threshold ? kth : threshold;
-        }
+        bound = least;
         sync_cta();
     }
 
-    FB_DEVICE void list(uint32_t token, Quad x) const {
+    // A bound that the `k` largest of the row reach. `high` is at least the largest key.
+    FB_DEVICE void begin_list(uint32_t k, uint32_t high) {
+        uint32_t least = threshold;
+        if (p.vocab > Candidates::kRoom && k <= kThreads) {
+            // Eleven bits of the mantissa are lost, which lets a few more tokens in.
+            const uint32_t kth = kth_of_threads(order_key(best), k, threshold, high, 11);
+            least = kth > threshold ? kth : threshold;
+        }
+        begin_list(least);
+    }
+
+    // Those below `end`.
+    FB_DEVICE void list(uint32_t token, Quad x, float end = INFINITY) const {
         const float least = order_value(bound);
         if (!(largest(x) >= least)) return;
         FB_UNROLL
         for (uint32_t i = 0; i < 4; ++i) {
-            if (!(x.at[i] >= least)) continue;
+            if (!(x.at[i] >= least && x.at[i] < end)) continue;
             const uint32_t at = atomic_add(Shared<uint32_t>(kCountAt), 0, 1);
             if (at < Candidates::kRoom) Shared<uint64_t>(0).set(at, ranked(order_key(x.at[i]), token + i));
         }
@@ -208,12 +252,14 @@ private:
     }
 
     // The token of the largest score among those at the threshold or above, and, unless `target` is 0, such that
-    // what lies above it weighs less than `target`.
+    // what lies above it weighs less than `target`; or `rival`, the best of others.
     template <class Source>
-    FB_DEVICE uint32_t draw(const Source& source, uint64_t target) {
+    FB_DEVICE uint32_t draw(const Source& source, uint64_t target, uint64_t rival = 0) {
         FB_ROLL
         for (;;) {
-            const uint32_t token = ranked_index(cta_max<kThreads>(best_score(source), scratch()));
+            const uint64_t best = cta_max<kThreads>(best_score(source), scratch());
+            if (best < rival) return ranked_index(rival);
+            const uint32_t token = ranked_index(best);
             if (target == 0) return token;
             const uint32_t key = order_key(logits.row[token]);
             // Nothing lies above the largest, so this ends.
@@ -241,7 +287,7 @@ private:
 
     FB_DEVICE uint64_t best_score(const Logits& all) const {
         Scores scores(all, tempered, dice(), order_value(threshold), kQueueAt);
-        scores.all([&](uint32_t, Quad x) { return scores.may_win(x); });
+        scores.all(true, [&](uint32_t, Quad x) { return scores.may_win(x); });
         return scores.best;
     }
 };

@@ -20,7 +20,8 @@ struct Tempered {
 
     // The weight of a logit that may be chosen, in units of kUnitMass; never nothing, so that a sum that is
     // reached is reached by a token.
-    FB_DEVICE uint64_t mass(float logit) const { return uint64_t(exp2_fast(distance(logit)) * kUnitMass) + 1; }
+    static FB_DEVICE uint64_t mass_of(float weight) { return uint64_t(weight * kUnitMass) + 1; }
+    FB_DEVICE uint64_t mass(float logit) const { return mass_of(exp2_fast(distance(logit))); }
 };
 
 struct Dice {
@@ -47,19 +48,22 @@ public:
     static constexpr uint32_t kBytes = kSampleThreads / kLanes * kRoom * sizeof(uint32_t);
 
     uint64_t best = 0;  // of this thread's scores, with its token
+    uint64_t mass = 0;  // of this thread's tokens
 
     // Of the tokens from `lowest` on: if any, the largest logit is one of them.
     FB_DEVICE Scores(const Logits& row, const Tempered& tempered, const Dice& dice, float lowest, uint32_t queue_at)
         : row(row), tempered(tempered), dice(dice), lowest(lowest),
           queue(queue_at + warp_index() * kRoom * sizeof(uint32_t)) {}
 
-    // All quads for which wants(token, quad) is true.
+    // All quads for which wants(token, quad) is true. From the row's end, if that was read last.
     template <class Wants>
-    FB_DEVICE void all(Wants wants) {
+    FB_DEVICE void all(bool backwards, Wants wants) {
+        const uint32_t count = row.block_count();
         FB_ROLL
-        for (uint32_t index = row.block_count(); index-- > 0;) {
+        for (uint32_t done = 1; done <= count; ++done) {
+            const uint32_t index = backwards ? count - done : done - 1;
             row.block(index, [&](uint32_t token, Quad x) { push(token, wants(token, x)); });
-            drain(index > 0 ? kLanes : 1);
+            drain(done < count ? kLanes : 1);
         }
     }
 
@@ -106,8 +110,9 @@ private:
         FB_UNROLL
         for (uint32_t i = 0; i < 4; ++i) {
             if (!(x.at[i] >= lowest)) continue;
-            const float distance = tempered.distance(x.at[i]);
-            if (uniform(~random.word[i]) * beaten > exp2_fast(distance)) continue;
+            const float distance = tempered.distance(x.at[i]), weight = exp2_fast(distance);
+            mass += Tempered::mass_of(weight);
+            if (uniform(~random.word[i]) * beaten > weight) continue;
             const float mine = distance + noise(random.word[i]);
             const uint64_t rank = ranked(order_key(mine), token + i);
             best = rank > best ? rank : best;

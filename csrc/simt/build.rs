@@ -26,6 +26,7 @@ const FAMILIES: &[(&str, &[&str])] = &[
             "list_unsynced",
             "short_list",
             "queue_unsynced",
+            "edge_unchecked",
             "prompt_counted",
         ],
     ),

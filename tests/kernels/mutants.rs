@@ -114,6 +114,7 @@ fn every_seeded_bug_of_sample_is_caught() {
         (Variant::ListUnsynced, "shared memory that"),
         (Variant::ShortList, "scores"),
         (Variant::QueueUnsynced, "read of shared memory"),
+        (Variant::EdgeUnchecked, "may not be chosen"),
     ] {
         caught(why, &cases, |case, order| match case.run(mutant, order) {
             Err(faults) => Some(faults.text),

@@ -232,6 +232,40 @@ fn tied_rows() -> Vec<Row> {
     rows
 }
 
+/// Rows whose nucleus ends within a heavy part: thousands of tokens nearly alike, more of them than a list holds, or
+/// all alike.
+fn edge_rows() -> Vec<Row> {
+    let near = |spread: f32, of: usize, rest: f32| {
+        let mut logits: Vec<f32> =
+            (0..6151).map(|token| (token * 769 % 6151) as f32).map(|x| x / 6151.0 * spread).collect();
+        (of..6151).for_each(|token| logits[token] = rest);
+        logits
+    };
+    let mut odd = near(2.0, 6151, 0.0);
+    odd.iter_mut().step_by(5).for_each(|logit| *logit = f32::NEG_INFINITY);
+    odd.iter_mut().skip(1).step_by(7).for_each(|logit| *logit = f32::NAN);
+    let mut one = near(1.5, 6151, 0.0);
+    one[4097] = 11.0;
+    let of_logits = |logits: &[f32], rules: &[Rules]| {
+        let logits = |row| Row { logits: logits.to_vec(), ..row };
+        ruled(6151, rules).into_iter().map(logits).collect::<Vec<_>>()
+    };
+    let top_p = |p: f32| (1.0, 0, p, 0.0);
+    [
+        of_logits(&near(2e-3, 3000, -5.0), &[0.2, 0.3, 0.4, 0.5, 0.6, 0.7].map(top_p)),
+        of_logits(&near(1e-5, 6151, 0.0), &[1e-6, 0.3, 0.5, 0.9].map(top_p)),
+        of_logits(&near(0.0, 6151, 0.0), &[1e-6, 0.5, 0.999_999_94].map(top_p)),
+        of_logits(
+            &near(3.0, 6151, 0.0),
+            &[(1.0, 0, 0.9, 0.3), (1.0, 0, 0.5, 0.7), (2.0, 0, 0.999_999_94, 0.0)],
+        ),
+        of_logits(&odd, &[0.3, 0.9, 0.999].map(top_p)),
+        of_logits(&odd, &[(f32::INFINITY, 0, 0.5, 0.0), (3e38, 0, 0.5, 0.0)]),
+        of_logits(&one, &[0.5, 0.93, 0.99, 0.999_999].map(top_p)),
+    ]
+    .concat()
+}
+
 pub fn cases() -> Vec<Case> {
     vec![
         Case { name: "empty", rows: vec![] },
@@ -241,6 +275,7 @@ pub fn cases() -> Vec<Case> {
         Case { name: "vocab 6151", rows: ruled(6151, &RULES) },
         Case { name: "wide", rows: ruled(6151, &WIDE) },
         Case { name: "tied", rows: tied_rows() },
+        Case { name: "edges", rows: edge_rows() },
         Case { name: "odd rows", rows: odd_rows() },
     ]
 }
@@ -258,11 +293,13 @@ fn tokens_are_those_of_the_reference() {
 
 #[test]
 fn tokens_of_large_vocabularies_are_those_of_the_reference() {
-    const LARGE: [Rules; 7] = [
+    const LARGE: [Rules; 9] = [
         (0.0, 0, 1.0, 0.0),
         (0.7, 0, 1.0, 0.0),
         (1.0, 50, 0.9, 0.0),
         (0.6, 0, 0.95, 0.0),
+        (1.0, 0, 0.9, 0.0),
+        (3.0, 0, 0.95, 0.0),
         (1.0, 1000, 1.0, 0.0),
         (1.0, 3000, 0.5, 0.0),
         (1.0, 0, 0.9, 0.02),

@@ -216,6 +216,8 @@ variants! {
     ShortList: simt_kernels_short_list_sample,
     /// Sample reads the queue of a warp while it is being filled.
     QueueUnsynced: simt_kernels_queue_unsynced_sample,
+    /// Sample takes all of the bin in which the nucleus ends for a part of it.
+    EdgeUnchecked: simt_kernels_edge_unchecked_sample,
     /// Penalize takes presence off for tokens of the prompt alone.
     PromptCounted: simt_kernels_prompt_counted_sample,
     /// Append leaves out the last heads of a token.
