@@ -18,10 +18,31 @@ struct Tile {
 
     // Byte of piece `piece` of row `token`. Rows that are an odd number of pieces long need no swizzle; others
     // exchange pieces inside groups as large as the power of two that divides their length, 8 at most.
-    static FB_DEVICE uint32_t byte(uint32_t token, uint32_t piece) {
-        constexpr uint32_t kPower = kPieces & (~kPieces + 1), kGroup = kPower < 8 ? kPower : 8;
-        return token * kRow + (piece ^ token / (8 / kGroup) % kGroup) * 16;
+    static FB_DEVICE uint32_t byte(uint32_t token, uint32_t piece) { return token * kRow + (piece * 16 ^ turned(token)); }
+
+    // Of the piece that is `base + lane` in the order of rows; the lanes agree on `base`, a multiple of their number.
+    static FB_DEVICE uint32_t byte_of_lane(uint32_t base) {
+        const uint32_t lane = lane_index(), rows = base / kPieces;
+        if constexpr (!kBitwise || kPieces > kLanes) return byte((base + lane) / kPieces, (base + lane) % kPieces);
+        return (byte(lane / kPieces, lane % kPieces) ^ turned(rows)) + rows * kRow;
     }
+
+    // Fragments of the rows that the lanes name, from piece `low + high` on: `low` is 0 or 1, `high` even and the same
+    // for all. Behind the last piece that one is read once more, for ldmatrix takes two.
+    template <bool transposed>
+    static FB_DEVICE FragmentPair fragments(Shared<uint8_t> tile, uint32_t token, uint32_t low, uint32_t high) {
+        if constexpr (kBitwise) return load_fragments<transposed>(tile, byte(token, low), high * 16);
+        const uint32_t piece = low + high < kPieces ? low + high : kPieces - 1;
+        return load_fragments<transposed>(tile, byte(token, piece));
+    }
+
+private:
+    static constexpr uint32_t kPower = kPieces & (~kPieces + 1), kGroup = kPower < 8 ? kPower : 8;
+    // Nothing carries from a piece into its row: one that is further on differs by bits that are known beforehand, and
+    // an address serves many.
+    static constexpr bool kBitwise = kPower == kPieces;
+
+    static FB_DEVICE uint32_t turned(uint32_t token) { return token / (8 / kGroup) % kGroup * 16; }
 };
 
 // The fragments of 32 of head_dim at a time: `keys` gives the B fragments of two steps of Q * K (k is head_dim, n
@@ -51,8 +72,7 @@ struct Cached : Tile<Stored, head_dim> {
         FB_UNROLL
         for (uint32_t step = 0; step < 2; ++step) {
             if (4 * index + 2 * step >= Cached::kPieces) break;
-            const uint32_t piece = 4 * index + 2 * step + matrix % 2;
-            const FragmentPair pair = load_fragments<false>(tile, Cached::byte(row, piece));
+            const FragmentPair pair = Cached::template fragments<false>(tile, row, matrix % 2, 4 * index + 2 * step);
             steps[step][0] = pair.at[0];
             steps[step][1] = pair.at[1];
         }
@@ -102,7 +122,7 @@ struct Cached<Compute, E4m3, head_dim> : Tile<E4m3, head_dim> {
 
     static FB_DEVICE void keys(FragmentB (&steps)[2][2], Shared<uint8_t> tile, uint32_t index) {
         const uint32_t matrix = lane_index() / 8, row = lane_index() % 8 + matrix / 2 * 8;
-        const FragmentPair pair = load_fragments<false>(tile, Cached::byte(row, piece_of(2 * index + matrix % 2)));
+        const FragmentPair pair = Cached::template fragments<false>(tile, row, matrix % 2, 2 * index);
         FB_UNROLL
         for (uint32_t step = 0; step < 2; ++step) {
             FB_UNROLL

@@ -115,8 +115,8 @@ private:
             for (uint32_t base = 0; base < kPieces; base += kLanes) {
                 const uint32_t index = base + lane_index();
                 if (kPieces % kLanes != 0 && index >= kPieces) break;
-                const uint32_t row = index / Cache::kPieces, to = Cache::byte(row, index % Cache::kPieces);
-                const bool valid = row < step.tokens;
+                const uint32_t to = Cache::byte_of_lane(base);
+                const bool valid = index / Cache::kPieces < step.tokens;
                 // The tokens of a head are contiguous in a page.
                 copy_async(stage, to, key + base * 16, valid);
                 copy_async(stage, Cache::kBytes + to, value + base * 16, valid);

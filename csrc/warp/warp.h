@@ -609,11 +609,13 @@ struct FragmentPair {
     FragmentB at[2];
 };
 
+//
+// A row lies at `index` but for the bits of `flip`, which are turned over in its address.
 template <bool transposed, class T>
-FB_DEVICE FragmentPair load_fragments(Shared<T> tile, uint32_t index) {
+FB_DEVICE FragmentPair load_fragments(Shared<T> tile, uint32_t index, uint32_t flip = 0) {
     FragmentPair pair;
 #ifdef __CUDACC__
-    const uint32_t row = uint32_t(__cvta_generic_to_shared(tile.data + index));
+    const uint32_t row = uint32_t(__cvta_generic_to_shared(tile.data + index)) ^ flip;
     if constexpr (transposed) {
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                      : "=r"(pair.at[0].word[0]), "=r"(pair.at[0].word[1]), "=r"(pair.at[1].word[0]),
@@ -629,7 +631,9 @@ FB_DEVICE FragmentPair load_fragments(Shared<T> tile, uint32_t index) {
     }
 #else
     simt::Slot slot{};
-    if (simt::shared_read_for_warp(tile.data + index, 16)) std::memcpy(slot.in, tile.data + index, 16);
+    const auto* named = reinterpret_cast<const unsigned char*>(tile.data + index);
+    const unsigned char* row = simt::shared_memory() + (uint64_t(named - simt::shared_memory()) ^ flip);
+    if (simt::shared_read_for_warp(row, 16)) std::memcpy(slot.in, row, 16);
     std::memcpy(&pair, simt::collective(slot, host::ldmatrix<transposed>).out, sizeof pair);
 #endif
     return pair;
