@@ -114,8 +114,10 @@ void Device::launch(const Kernel& kernel, uint32_t ctas, const void* params, con
     char faults[4096];
     const Launch launch = {kernel.name, ctas, kernel.threads, kernel.shared_bytes, traits.order, false, 0,
                            regions.data(), regions.size(), faults, sizeof faults, ahead, writes};
-    if (simt::launch(launch, kernel.body, params) == 0) return;
-    std::fputs(faults, stderr);
+    const uint64_t count = simt::launch(launch, kernel.body, params);
+    if (count == 0) return;
+    std::fprintf(stderr, "%.*s (and %llu more)\n", int(std::strcspn(faults, "\n")), faults,
+                 static_cast<unsigned long long>(count - 1));
     note(Status::illegal_address);
 }
 
