@@ -77,7 +77,9 @@ public:
         }
         sync_cta();
         left -= found[1];
-        return uint32_t(found[0]);
+        const uint32_t bin = uint32_t(found[0]);
+        sync_cta();  // whoever is done may use its place for something else
+        return bin;
     }
 
 private:

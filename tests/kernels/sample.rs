@@ -293,7 +293,7 @@ fn tokens_are_those_of_the_reference() {
 
 #[test]
 fn tokens_of_large_vocabularies_are_those_of_the_reference() {
-    const LARGE: [Rules; 9] = [
+    const LARGE: [Rules; 10] = [
         (0.0, 0, 1.0, 0.0),
         (0.7, 0, 1.0, 0.0),
         (1.0, 50, 0.9, 0.0),
@@ -302,6 +302,7 @@ fn tokens_of_large_vocabularies_are_those_of_the_reference() {
         (3.0, 0, 0.95, 0.0),
         (1.0, 1000, 1.0, 0.0),
         (1.0, 3000, 0.5, 0.0),
+        (3.0, 20_000, 1.0, 0.0),
         (1.0, 0, 0.9, 0.02),
     ];
     for vocab in [32_000, 128_256, 151_936, 262_144] {
