@@ -10,7 +10,8 @@ pub struct Columns<const N: usize> {
 
 /// The place of a column in a header.
 pub fn place(header: &str, name: &str) -> Option<usize> {
-    header.split(',').position(|field| field.trim().trim_matches('"') == name)
+    let header = quoted(header).ok()?;
+    header.iter().position(|field| field.trim().trim_matches('"') == name)
 }
 
 impl<const N: usize> Columns<N> {
@@ -74,6 +75,8 @@ mod tests {
         assert_eq!(columns.fields("\"1,5\",2,\"3\"").unwrap(), ["3", "2"]);
         assert_eq!(columns.fields("1,2").unwrap_err(), "has 2 columns, but a is column 3");
         assert_eq!(columns.fields("1,2,").unwrap(), ["", "2"]);
+        let quoted = Columns::find("\"x, y\",a, \"b\"", ["a", "b"]).unwrap();
+        assert_eq!(quoted.fields("\"1,5\",2,3").unwrap(), ["2", "3"]);
         let error = Columns::find("x,y", ["a"]).err().unwrap();
         assert_eq!(error, "the header has no column \"a\"");
     }
