@@ -89,7 +89,7 @@ fn values_that_cannot_be_are_wrong_usage() {
         ("--arrivals gamma:1e-200", "0.001..=100"),
         ("--trace mix-3", "no such file, and no mix \"mix-3\": known are mix-05, mix-1"),
         ("--max-num-seqs 65536", "max_num_batched_tokens is 1024"),
-        ("--load 1e-300", "more than 300 years"),
+        ("--load 1e-300", "more than 100 years"),
         ("--load 0.5 --arrivals all-at-once", "all requests of mix-1 arrive at once"),
     ] {
         for command in ["replay", "compare"] {
@@ -99,7 +99,7 @@ fn values_that_cannot_be_are_wrong_usage() {
     refused("compare --seeds 18446744073709551615", "is not in 1..=10000");
     refused("compare --suite public --first-seed 18446744073709551615", "is not in 0..=");
     refused("compare --loads 0.5,0.9 --arrivals all-at-once", "arrive at once");
-    refused("trace synth --rate 1e-300 t.jsonl", "more than 300 years");
+    refused("trace synth --rate 1e-300 t.jsonl", "more than 100 years");
 }
 
 /// Flags that would be ignored look as if they had been obeyed.

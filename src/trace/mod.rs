@@ -33,8 +33,9 @@ use std::sync::Arc;
 pub const TOKENS_MAX: u32 = 1 << 24;
 /// The most rows of a trace, 2.7 GB of them.
 pub const ROWS_MAX: usize = 1 << 26;
-/// The latest time that a trace may name, since its own zero or since 1970: 300 years.
-pub const SPAN_MAX: Nanos = Nanos(300 * 366 * 86_400 * 1_000_000_000);
+/// The latest time that a trace may name, since its own zero or since 1970: 100 years. Policies order by times in
+/// `i64`, some of them moved by up to 146 years.
+pub const SPAN_MAX: Nanos = Nanos(100 * 366 * 86_400 * 1_000_000_000);
 /// Tokens that one content id stands for where a trace does not say: Mooncake's block.
 pub const GRANULARITY: Tokens = Tokens(512);
 
@@ -146,7 +147,7 @@ impl Trace {
         if self.span() <= SPAN_MAX {
             return Ok(());
         }
-        Err(TraceError::Request(format!("{}: spans more than 300 years; take a higher rate", self.name)))
+        Err(TraceError::Request(format!("{}: spans more than 100 years; take a higher rate", self.name)))
     }
 
     /// Makes requests arrive `factor` times as fast: divides the clock, so that bursts stay bursts.

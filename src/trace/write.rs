@@ -135,7 +135,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let trace = synth(Mix::Mix1, 5, Arrivals::Poisson { rate: 1e-300 }, 1).unwrap();
         let error = trace.write(&folder.path().join("t.jsonl")).unwrap_err().to_string();
-        assert_eq!(error, "mix-1: spans more than 300 years; take a higher rate");
+        assert_eq!(error, "mix-1: spans more than 100 years; take a higher rate");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 

@@ -52,7 +52,7 @@ pub fn seconds(name: &str, text: &str) -> Result<Nanos, String> {
     }
     match whole.parse::<u64>() {
         Ok(secs) if secs <= SECS_MAX => Ok(Nanos(secs * NANOS_PER_SEC + fraction_nanos(fraction))),
-        _ => Err(format!("{name} is {}, more than 300 years", shown(text))),
+        _ => Err(format!("{name} is {}, more than 100 years", shown(text))),
     }
 }
 
@@ -63,7 +63,7 @@ pub fn time(name: &str, value: f64, unit_nanos: f64) -> Result<Nanos, String> {
         return Err(format!("{name} is {value}, before zero"));
     }
     if nanos > SPAN_MAX.0 as f64 {
-        return Err(format!("{name} is {value}, more than 300 years"));
+        return Err(format!("{name} is {value}, more than 100 years"));
     }
     Ok(Nanos(nanos.round() as u64))
 }
@@ -80,7 +80,8 @@ fn wall_clock_parts(text: &str) -> Option<Nanos> {
         let digits = text.get(from..to).filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()))?;
         digits.parse().ok().filter(|value| (low..=high).contains(value))
     };
-    let (year, month, day) = (number(0, 4, 1970, 2260)?, number(5, 7, 1, 12)?, number(8, 10, 1, 31)?);
+    let (year, month) = (number(0, 4, 1970, 2069)?, number(5, 7, 1, 12)?);
+    let day = number(8, 10, 1, days_of(year, month))?;
     let (hour, minute, second) = (number(11, 13, 0, 23)?, number(14, 16, 0, 59)?, number(17, 19, 0, 60)?);
     for (at, marks) in [(4, "-"), (7, "-"), (10, " T"), (13, ":"), (16, ":")] {
         text.as_bytes().get(at).filter(|byte| marks.as_bytes().contains(byte))?;
@@ -112,6 +113,12 @@ fn offset_secs(zone: &str) -> Option<i64> {
     }
     let minutes: i64 = if digits.len() == 4 { digits[2..].parse().ok()? } else { 0 };
     Some(sign * (digits[..2].parse::<i64>().ok()? * 3600 + minutes * 60))
+}
+
+/// How many days a month has.
+fn days_of(year: u64, month: u64) -> u64 {
+    let next = if month == 12 { days(year + 1, 1, 1) } else { days(year, month + 1, 1) };
+    next - days(year, month, 1)
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar (Hinnant, "chrono-compatible low-level
@@ -181,11 +188,15 @@ mod tests {
         assert_eq!(at("2023-11-16 18:17:03.9799600"), 1_700_158_623_979_960_000);
         assert_eq!(at("2024-05-10 00:00:00.009930+00:00"), 1_715_299_200_009_930_000);
         assert_eq!(at("2024-05-10T02:00:00+02:00"), at("2024-05-10 00:00:00Z"));
+        assert_eq!(at("2023-12-31 12:00:00") + 86_400_000_000_000, at("2024-01-01 12:00:00"));
         assert_eq!(at("2024-02-29 12:00:00") + 86_400_000_000_000, at("2024-03-01 12:00:00"));
         let bad = [
             "",
             "5",
             "2023-13-16 18:17:03",
+            "2023-02-29 18:17:03",
+            "2023-06-31 18:17:03",
+            "2023-12-32 18:17:03",
             "2023-11-16 18:17",
             "2023-11-16 18:17:03.",
             "2023-11-16 18:17:03 pm",
