@@ -131,10 +131,8 @@ impl CostModel {
         self.swap_base *= time;
         self.swap_per_byte *= time;
         let e = &mut self.energy;
-        for coefficient in [&mut e.idle_per_ns, &mut e.busy_per_ns, &mut e.token, &mut e.context, &mut e.pair]
-        {
-            *coefficient *= energy;
-        }
+        let work = [&mut e.token, &mut e.context, &mut e.pair, &mut e.swap_per_byte];
+        work.into_iter().chain([&mut e.idle_per_ns, &mut e.busy_per_ns]).for_each(|c| *c *= energy);
         self
     }
 
@@ -272,6 +270,22 @@ mod tests {
             let tokens = Tokens(4096);
             let swap = m.swap_time(m.kv_bytes(tokens));
             assert!(swap.0 * 2 < m.recompute_time(tokens).0, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_model_is_wrong_about_every_part() {
+        let (right, wrong) = (model(), model().scaled(2.0, 0.5));
+        let mut chunk = BatchShape::default();
+        chunk.add_chunk(512, 1024);
+        let swap = BatchShape { swap_out: Bytes(1 << 30), ..BatchShape::default() };
+        assert!(wrong.swap_time(swap.swap_out).0.abs_diff(2 * right.swap_time(swap.swap_out).0) < 3);
+        let second = Nanos::from_millis(1000);
+        assert_eq!(2 * wrong.idle_energy(second).0, right.idle_energy(second).0);
+        for shape in [decodes(64, 1000), chunk, swap] {
+            assert!(wrong.compute_time(&shape).0.abs_diff(2 * right.compute_time(&shape).0) < 3, "{shape:?}");
+            let energy = |model: &CostModel| model.step_energy(&shape, second).0;
+            assert!((2 * energy(&wrong)).abs_diff(energy(&right)) < 3, "{shape:?}");
         }
     }
 

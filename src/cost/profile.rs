@@ -192,6 +192,9 @@ pub(super) struct Energy {
     pub swap_j_per_gb: f64,
 }
 
+/// The largest coefficient: a second for each token, or a megawatt. With what is far above, clocks would run out.
+const COEFFICIENT_MAX: f64 = 1e6;
+
 macro_rules! embedded {
     ($($name:literal),* $(,)?) => {
         impl Profile {
@@ -277,11 +280,17 @@ impl Profile {
         let e = &self.energy;
         let others = [t.step_overhead_us, t.row_us, self.swap.base_us, e.idle_w, e.busy_w, e.token_j];
         let more = [e.ctx_j, e.pair_j, e.swap_j_per_gb];
-        if let Some(bad) = plane_values.chain(others).chain(more).find(|v| !v.is_finite() || *v < 0.0) {
-            return Some(format!("a coefficient is {bad}; all must be finite and not negative"));
+        let bounds = 0.0..=COEFFICIENT_MAX;
+        if let Some(bad) = plane_values.chain(others).chain(more).find(|v| !bounds.contains(v)) {
+            return Some(format!("a coefficient is {bad}; all must be from 0 to {COEFFICIENT_MAX}"));
         }
-        let positive =
-            [self.swap.gb_s, self.hardware.board_w, self.model.kv_bytes_per_token as f64, dense.us[0]];
+        let positive = [
+            self.swap.gb_s,
+            self.hardware.board_w,
+            f64::from(self.hardware.count),
+            self.model.kv_bytes_per_token as f64,
+            dense.us[0],
+        ];
         positive.iter().any(|v| *v <= 0.0).then(|| "a rate, limit or size is not positive".into())
     }
 }
@@ -307,6 +316,15 @@ mod tests {
         assert!(Profile::parse("x", "{}").unwrap_err().to_string().contains("missing field"));
         let broken = Profile::embedded("h200-llama-3-8b").unwrap().replace("flyball.profile/1", "other");
         assert!(Profile::parse("x", &broken).unwrap_err().to_string().contains("schema"));
+        let shipped = Profile::embedded("h200-llama-3-8b").unwrap();
+        for (from, to, why) in [
+            ("\"count\": 1", "\"count\": 0", "not positive"),
+            ("\"row_us\": 39.17", "\"row_us\": -1", "a coefficient is -1; all must be from 0 to 1000000"),
+            ("\"idle_w\": 100", "\"idle_w\": 1e18", "a coefficient is 1000000000000000000"),
+        ] {
+            let broken = Profile::parse("x", &shipped.replace(from, to)).unwrap_err().to_string();
+            assert!(broken.contains(why), "{to}: {broken}");
+        }
     }
 
     #[test]
