@@ -475,7 +475,8 @@ impl Metrics {
             },
             power: PowerFigures {
                 mean_w: per(joules, span),
-                max_1s_w: max_1s_w(&self.power),
+                // A run that ends within a second has no whole one: the mean of the run is that of it.
+                max_1s_w: if span < 1.0 { per(joules, span) } else { max_1s_w(&self.power) },
                 ..PowerFigures::default()
             },
             host: about.host,
@@ -583,7 +584,7 @@ pub struct PowerFigures {
     pub cap_w: Option<f64>,
     /// Mean.
     pub mean_w: f64,
-    /// Largest mean of one second.
+    /// Largest mean of one second; of the run if it is shorter.
     pub max_1s_w: f64,
     /// How far that is above the cap.
     pub overshoot_pct_1s: Option<f64>,

@@ -56,6 +56,14 @@ fn boards_that_work_side_by_side_draw_their_power_together() {
     assert!(twice(two.power.max_1s_w, one.power.max_1s_w));
 }
 
+/// A step of 5 ms at 480 W was once a second of 2.6 W, below the mean of the run.
+#[test]
+fn the_largest_power_of_a_run_within_a_second_is_its_mean() {
+    let summary = run(1, &at_once(&[1]));
+    assert!(summary.makespan_s < 1.0 && summary.power.mean_w > 100.0);
+    assert_eq!(summary.power.max_1s_w, summary.power.mean_w);
+}
+
 #[test]
 fn a_node_without_work_is_charged_its_idle_power() {
     let (one, four) = (run(1, &at_once(&[2000])), run(4, &at_once(&[2000])));
