@@ -36,9 +36,9 @@ pub fn cdf(runs: &[RunReport<'_>], title: &str, latency: Latency) -> Figure {
         values
     };
     let values: Vec<Vec<f64>> = runs.iter().map(sorted).collect();
-    let low = values.iter().filter_map(|v| v.first()).fold(f64::INFINITY, |a, b| a.min(*b));
+    let low = values.iter().flatten().filter(|v| **v > 0.0).fold(f64::INFINITY, |a, b| a.min(*b));
     let high = values.iter().filter_map(|v| v.last()).fold(0.0_f64, |a, b| a.max(*b));
-    let x = Axis::log(low.max(1e-4), high, "seconds, log scale", tick);
+    let x = Axis::log(low, high, "seconds, log scale", tick);
     let y = Axis::linear(100.0, "", |v| format!("{} %", tick(v)));
     let mut chart = Chart::new(TALL, x, y);
     let (mut notes, mut lines) = (Vec::new(), Vec::new());

@@ -59,7 +59,9 @@ pub fn tick(v: f64) -> String {
     if v.abs() >= 10_000.0 {
         return grouped(v.round() as u64);
     }
-    let text = format!("{v:.4}");
+    // As many as four digits behind the zeros need.
+    let decimals = if v == 0.0 { 4 } else { (3 - v.abs().log10().floor() as i32).clamp(4, 16) as usize };
+    let text = format!("{v:.decimals$}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
@@ -129,6 +131,15 @@ mod tests {
         }
         assert_eq!(seconds(600.0), "10.0 min");
         assert_eq!(seconds(36_000.0), "10.0 h");
+    }
+
+    #[test]
+    fn ticks_are_short_and_never_all_zero() {
+        let cases = [(0.0, "0"), (0.25, "0.25"), (1.0, "1"), (1500.0, "1500"), (20_000.0, "20,000")];
+        let small = [(0.00002, "0.00002"), (0.000025, "0.000025"), (3.0 * 1e-5, "0.00003")];
+        for (value, text) in cases.into_iter().chain(small) {
+            assert_eq!(tick(value), text);
+        }
     }
 
     #[test]

@@ -109,6 +109,22 @@ fn small_and_broken_runs_still_make_a_page() {
     assert!(page("none", &[]).ends_with("</html>\n"));
 }
 
+/// An axis once began at 0.1 ms, with all that is faster at its left end and called 0.
+#[test]
+fn fast_runs_have_an_axis_of_their_own() {
+    let mut run = run("fcfs", 50, 0.5, 0, 0);
+    for record in &mut run.1.records {
+        let wait = 1 + mix(record.arrival.0) % 9_000; // ns
+        record.first = record.arrival + Nanos(wait);
+        record.last = record.first + Nanos(wait);
+    }
+    let page = page("fast", &[run]);
+    let chart = page.split("<svg").nth(1).unwrap();
+    for tick in ["0.0000002", "0.000001", "0.00001"] {
+        assert!(chart.contains(&format!(">{tick}</text>")), "{tick}: {chart}");
+    }
+}
+
 #[test]
 fn a_distribution_has_few_points() {
     let page = page("many", &[run("fcfs", 50_000, 0.5, 0, 0)]);
