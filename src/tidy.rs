@@ -211,7 +211,7 @@ fn check(file: &str, source: &str) -> Vec<Broken> {
         report(0, format!("{module} stands in no layer of tidy.rs"));
         return broken;
     }
-    for (offset, used) in uses(&text) {
+    for (offset, used) in uses(file, &text) {
         if offset < tests_from && !allowed(module, &used) {
             report(offset, format!("layers: {module} may not use {used}"));
         }
@@ -241,14 +241,17 @@ fn allowed(module: &str, used: &str) -> bool {
     }
 }
 
-/// The modules that `crate::` paths name, groups of `use crate::{...}` included, and where.
-fn uses(text: &str) -> Vec<(usize, String)> {
+/// The modules that paths from the crate's root name, groups such as `use crate::{...}` included, and where. A chain of
+/// `super::` from this file leads there too.
+fn uses(file: &str, text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    for at in words(text, "crate::") {
-        let path = at + "crate::".len();
-        match text[path..].strip_prefix('{') {
-            None => found.push((path, word(&text[path..]))),
-            Some(group) => group_heads(group, path + 1, &mut found),
+    let depth = file.trim_end_matches("/mod.rs").split('/').count();
+    for root in ["crate::".to_string(), "super::".repeat(depth)] {
+        for path in words(text, &root).map(|at| at + root.len()) {
+            match text[path..].strip_prefix('{') {
+                None => found.push((path, word(&text[path..]))),
+                Some(group) => group_heads(group, path + 1, &mut found),
+            }
         }
     }
     // A path may also be an item of the crate's root, which has none but modules.
@@ -417,6 +420,9 @@ fn every_layer_fires_on_a_use_from_below() {
         ("report/page.rs", "use crate::sim::Setup;", "report may not use sim"),
         ("sim/mod.rs", "pub(crate) use crate::cli::main;", "sim may not use cli"),
         ("sim/mod.rs", "use crate::nowhere::X;", "sim may not use nowhere"),
+        ("units.rs", "use super::cost::CostModel;", "units may not use cost"),
+        ("kv/mod.rs", "use super::{ids::Slot, queue::Groups};", "kv may not use queue"),
+        ("sched/order/las.rs", "fn f(kv: super::super::super::kv::Kv) {}", "sched may not use kv"),
         ("nowhere.rs", "", "nowhere stands in no layer"),
     ];
     for (file, source, rule) in bad {
@@ -437,6 +443,7 @@ fn what_is_allowed_stays_quiet() {
         ("metrics.rs", "\n#[cfg(test)]\npub(crate) mod tests {\n    fn f() { println!(); }\n}\n"),
         ("sim/mod.rs", "#[cfg(test)]\nmod tests;\nuse crate::engine::Engine;"),
         ("queue/ordered.rs", "use crate::prng::Prng;"),
+        ("sched/order/las.rs", "use super::super::walk;\nuse super::fcfs;"),
         ("metrics.rs", "use crate::{engine::StepReport, sched::TokenEvent};"),
     ];
     for (file, source) in fine {
