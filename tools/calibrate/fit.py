@@ -393,8 +393,9 @@ def readme(prof, spec, lines, prompt):
          "decode_attention  = max over pieces of base_us + seq_us * decodes + ctx_us * sum of context tokens (0 without decodes)",
          "prefill_attention = max over pieces of base_us + chunk_us * new tokens + pair_us * pairs             (0 without chunks)",
          "pairs = sum over chunks of c*p + c*(c+1)/2, with c new tokens after p prefix tokens",
-         "step_j = min(busy_w * t + token_j * tokens + ctx_j * sum of context tokens + pair_j * pairs, board_w * count * t)",
-         "```", "",
+         "step_j = min(busy_w * t + token_j * tokens + ctx_j * sum of context tokens + pair_j * pairs + swap_j_per_gb * GB swapped,",
+         "             board_w * count * t)",
+         "swap_us = base_us + GB / gb_s * 1e6, each way; an idle second takes idle_w joules", "```", "",
          "## Profiles", "",
          "| profile | KV tokens | sequences | overhead us | us per row | dense us at 1 / 128 / 1024 / 8192 tokens | busy W | J per token | J per context token |",
          "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
