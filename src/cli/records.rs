@@ -4,7 +4,7 @@ use super::CliError;
 use super::workload::WorkloadArgs;
 use crate::engine::{Engine, StepReport};
 use crate::error::SubmitError;
-use crate::record::{self, Header, RecordError, Recorder, SCHEMA};
+use crate::record::{self, Header, RecordError, Recorder, SCHEMA, VERSION};
 use crate::request::Request;
 use crate::sched::order::{self, PolicyError};
 use crate::sim::{Arrival, Observer, Outcome, Setup, SimError, simulate};
@@ -50,7 +50,8 @@ fn steps(text: &str) -> Result<Range<u64>, String> {
         "" => Ok(open),
         _ => text.parse().map_err(|_| format!("{text:?} is not a number")),
     };
-    Ok(number(from, 0)?..number(to, u64::MAX)?)
+    let steps = number(from, 0)?..number(to, u64::MAX)?;
+    if steps.is_empty() { Err("holds no step: A must be below B".into()) } else { Ok(steps) }
 }
 
 impl RecordArgs {
@@ -139,7 +140,7 @@ fn header(workload: &WorkloadArgs, setup: &Setup, arrivals: &[Arrival]) -> Resul
     let clairvoyant = matches!(order::parse(&setup.policy, None), Err(PolicyError::NeedsOracle(_)));
     Ok(Header {
         schema: SCHEMA.into(),
-        version: env!("CARGO_PKG_VERSION").into(),
+        version: VERSION.into(),
         policy: setup.policy.clone(),
         seed: setup.seed,
         gpus: setup.gpus,
@@ -170,5 +171,6 @@ mod tests {
         assert_eq!(steps("..9"), Ok(0..9));
         assert_eq!(steps("3.."), Ok(3..u64::MAX));
         assert!(steps("3").is_err() && steps("a..b").is_err());
+        assert!(steps("9..3").is_err() && steps("3..3").is_err());
     }
 }

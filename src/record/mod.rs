@@ -39,6 +39,9 @@ use thiserror::Error;
 /// The schema that is written, and the only one that is read.
 pub const SCHEMA: &str = "flyball.record/1";
 
+/// The version of this library, which a header names.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// What holds for a whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Header {
@@ -327,6 +330,14 @@ pub enum RecordError {
         recorded: String,
         /// What came out now.
         replayed: String,
+    },
+    /// The same, of a record that another version has written: it may decide otherwise, and this one not be wrong.
+    #[error("written by version {version}, and this is {VERSION}; {source}")]
+    Version {
+        /// Which version.
+        version: String,
+        /// What is not as it was.
+        source: Box<RecordError>,
     },
     /// What was asked for could not be written.
     #[error("cannot write: {0}")]

@@ -2,7 +2,7 @@
 
 use super::exec::{ReplayExecutor, Tray};
 use super::write::ends;
-use super::{Digest, Header, Input, Line, RecordError, SCHEMA, Settled, Step};
+use super::{Digest, Header, Input, Line, RecordError, SCHEMA, Settled, Step, VERSION};
 use crate::clock::VirtualClock;
 use crate::engine::{Engine, StepReport};
 use crate::exec::sim::Script;
@@ -46,10 +46,23 @@ pub fn replay(record: impl BufRead) -> Result<ReplayReport, RecordError> {
 /// As [`replay`], and what `each` returns.
 pub fn replay_each(
     record: impl BufRead,
-    mut each: impl FnMut(&Step<'_>, &StepReport<'_>) -> Result<(), RecordError>,
+    each: impl FnMut(&Step<'_>, &StepReport<'_>) -> Result<(), RecordError>,
 ) -> Result<ReplayReport, RecordError> {
     let mut lines = Lines { record, number: 0, text: String::new() };
     let header = lines.header()?;
+    let version = header.version.clone();
+    replay_lines(header, lines, each).map_err(|source| match source {
+        RecordError::Write(_) => source,
+        source if version == VERSION => source,
+        source => RecordError::Version { version, source: Box::new(source) },
+    })
+}
+
+fn replay_lines(
+    header: Header,
+    mut lines: Lines<impl BufRead>,
+    mut each: impl FnMut(&Step<'_>, &StepReport<'_>) -> Result<(), RecordError>,
+) -> Result<ReplayReport, RecordError> {
     let mut drives = drives(&header)?;
     let mut report = ReplayReport {
         version: header.version,

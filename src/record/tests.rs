@@ -18,7 +18,7 @@ fn header(setup: &Setup, arrivals: &[Arrival]) -> Header {
     let clairvoyant = order::parse(&setup.policy, None).is_err();
     Header {
         schema: SCHEMA.into(),
-        version: "0".into(),
+        version: VERSION.into(),
         policy: setup.policy.clone(),
         seed: setup.seed,
         gpus: setup.gpus,
@@ -223,6 +223,9 @@ fn the_first_difference_is_named() {
     });
     let error = replay(other.as_bytes()).unwrap_err().to_string();
     assert!(error.starts_with("line 4: engine 0, step 3: ") && error.contains("no outcome"), "{error}");
+    let old = changed(&other, 1, |text| text.replacen(VERSION, "0.0.0", 1));
+    let why = replay(old.as_bytes()).unwrap_err().to_string();
+    assert_eq!(why, format!("written by version 0.0.0, and this is {VERSION}; {error}"));
 }
 
 #[test]
