@@ -33,7 +33,8 @@
 //! # The layers
 //!
 //! A module uses its own layer and those above it in this table, and nothing below; `tidy.rs` is the test
-//! that holds this, and the walls: time only in `clock`, randomness only in `prng`, no `unsafe`.
+//! that holds this, and the walls: time only in `clock`, randomness only in `prng`, `unsafe` only in the files that it
+//! names.
 //!
 //! | layer | module | one line |
 //! | --- | --- | --- |
@@ -78,8 +79,9 @@
 //! governor (they would yield a [`budget::PowerBudget`]), a server, and a C interface (both would wrap
 //! [`engine::Engine`]).
 //!
-//! Feature `cuda`, on by default, adds `exec::cuda`; it needs no toolkit and no GPU to build. Feature `cli`, on by default, adds `trace`, `suite` and `cli`, and `parallel` spreads the CPU executor over all
-//! cores; a library user turns default features off.
+//! Feature `cuda`, on by default, adds `exec::cuda`; it needs no toolkit and no GPU to build. Feature `cli`, on by
+//! default, adds `trace`, `report`, `suite` and `cli`, and `parallel` spreads the CPU executor over all cores; a library
+//! user turns default features off.
 
 pub mod batch;
 pub mod budget;
