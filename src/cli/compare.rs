@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// Each seed draws (or, for a recorded trace, rotates) one list of arrivals, which every policy gets.
 /// Ratios are geometric means over seeds of the ratio to the first policy on the same arrivals, with the
-/// smallest and the largest.
+/// smallest and the largest. The report draws seed 1 at the last load; the JSON has all runs.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   flyball compare --policies fcfs,las,srpt --trace mix-2 --loads 0.9,0.99 --seeds 5 --profile a100-llama-3-8b
