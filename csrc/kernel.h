@@ -1,8 +1,8 @@
 // FB_KERNEL for a GPU: the entry point of a line of table.h, its parameters as one block in constant memory, and the
 // shape that it is launched with, which build.rs reads from the compiled file.
 //
-// Any may be launched before the grid ahead has ended (programmatic dependent launch): run() waits for that one before it
-// writes anything or reads what that one wrote, and the emulator sees to it.
+// Any may be launched before the grid ahead has ended (programmatic dependent launch): run() waits for that one before
+// it writes anything or reads what that one wrote, and the emulator sees to it.
 //
 // A kernel type has kThreads, kShared (bytes of dynamic shared memory) and Params. It may have kCtasPerSm: how many
 // ctas must fit on a multiprocessor at once, which bounds its registers.

@@ -542,7 +542,7 @@ fn a_kernel_that_begins_early_must_not_read_what_the_one_ahead_writes() {
     if on_gpu() {
         return not_run("only the emulated driver sees it");
     }
-    on_devices(|ordinal| {
+    on(&[driver::SM90], |ordinal| {
         let run = |early: bool| {
             let device = Device::open(ordinal).unwrap();
             let (kernels, stream) = (Kernels::load(&device).unwrap(), device.stream().unwrap());

@@ -1,4 +1,8 @@
 //! The protocol: cold inputs, a captured graph, events around its replays, the median.
+//!
+//! Where the executor lets a kernel begin before the one ahead has ended, launches do so here, each behind its own like: what
+//! a launch takes is hidden as far as it can be. In a step a matrix product may be ahead, which lets nothing begin before
+//! its own end; what that costs, the steps of the executor tell (`benches/executor.rs`).
 
 use crate::data::Data;
 use crate::gpu::Gpu;

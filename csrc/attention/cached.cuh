@@ -18,7 +18,9 @@ struct Tile {
 
     // Byte of piece `piece` of row `token`. Rows that are an odd number of pieces long need no swizzle; others
     // exchange pieces inside groups as large as the power of two that divides their length, 8 at most.
-    static FB_DEVICE uint32_t byte(uint32_t token, uint32_t piece) { return token * kRow + (piece * 16 ^ turned(token)); }
+    static FB_DEVICE uint32_t byte(uint32_t token, uint32_t piece) {
+        return token * kRow + (piece * 16 ^ turned(token));
+    }
 
     // Of the piece that is `base + lane` in the order of rows; the lanes agree on `base`, a multiple of their number.
     static FB_DEVICE uint32_t byte_of_lane(uint32_t base) {

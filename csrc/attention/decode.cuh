@@ -59,7 +59,8 @@ struct Decode {
     static_assert(Steps::kTokens == Cache::kTokens, "");
 
     static FB_DEVICE void run(const Params& p) {
-        // Where the first tiles lie is read from the plan and the tables, which are older than the grid ahead.
+        // Where the first tiles lie is read from the plan and the tables, which are older than the grid ahead: between
+        // them and this one a kernel was launched that waited for all before it.
         Decode decode(p);
         follow_previous_grid();
         decode.attend();

@@ -20,7 +20,7 @@ FB_DEVICE Span row_chunks(const fb_decode& p, uint32_t row) {
     return {from[row], from[row + 1]};
 }
 
-// One query head of one row, by one warp, which has `at_once` partials under way.
+// One query head of one row, by one warp, which has `at_once` accesses to partials under way.
 template <class Compute, uint32_t head_dim, uint32_t at_once>
 class MergeChunks {
 public:

@@ -602,15 +602,14 @@ FB_DEVICE void mma<F16>(FragmentC& c, const FragmentA& a, const FragmentB& b) {
 }
 #endif
 
-// Four 8x8 matrices of 16-bit elements as two B fragments (PTX ISA, ldmatrix): lanes 8i to 8i + 7 name the rows
-// of matrix i, 16 bytes each; matrices 0 and 1 are the words of the first fragment. `transposed` where shared
-// memory holds B's rows (k), not its columns (n), contiguously.
 struct FragmentPair {
     FragmentB at[2];
 };
 
-//
-// A row lies at `index` but for the bits of `flip`, which are turned over in its address.
+// Four 8x8 matrices of 16-bit elements as two B fragments (PTX ISA, ldmatrix): lanes 8i to 8i + 7 name the rows
+// of matrix i, 16 bytes each; matrices 0 and 1 are the words of the first fragment. `transposed` where shared
+// memory holds B's rows (k), not its columns (n), contiguously. A row lies at `index` but for the bits of `flip`, which
+// are turned over in its address.
 template <bool transposed, class T>
 FB_DEVICE FragmentPair load_fragments(Shared<T> tile, uint32_t index, uint32_t flip = 0) {
     FragmentPair pair;

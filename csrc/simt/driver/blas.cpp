@@ -113,7 +113,8 @@ bool fits(const Description& what, const Layout& a, const Layout& b, const Layou
 }  // namespace
 
 struct Stream;
-extern "C" Status simt_start(Stream* stream, void (*work)(const void*), const void* argument, size_t bytes);
+extern "C" Status simt_start(Stream* stream, void (*work)(const void*), const void* argument, size_t bytes,
+                             const void* output, size_t output_bytes);
 
 }  // namespace simt::driver
 
@@ -195,7 +196,8 @@ BlasStatus cublasLtMatmul(void*, Description* what, const float* alpha, const vo
     if (!fits(*what, *a_layout, *b_layout, *d_layout)) return BlasStatus::not_supported;
     if (*alpha != 1 || *beta != 0) return BlasStatus::invalid_value;
     const Product product = {a, b, d, *a_layout, *b_layout, *d_layout, algorithm->parts};
-    const Status status = simt_start(stream, multiply, &product, sizeof product);
+    const size_t output_bytes = d_layout->columns * uint64_t(d_layout->stride) * bytes_of(d_layout->type);
+    const Status status = simt_start(stream, multiply, &product, sizeof product, d, output_bytes);
     return status == Status::success ? BlasStatus::success : BlasStatus::execution_failed;
 }
 

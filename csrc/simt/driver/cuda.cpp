@@ -84,11 +84,13 @@ std::vector<Stream*> all(const std::set<Stream*>& streams) { return {streams.beg
 
 }  // namespace
 
-// For the library of matrix products: its work takes its turn in a stream.
-extern "C" Status simt_start(Stream* stream, void (*work)(const void*), const void* argument, size_t bytes) {
+// For the library of matrix products: its work takes its turn in a stream, and writes from `output` on.
+extern "C" Status simt_start(Stream* stream, void (*work)(const void*), const void* argument, size_t bytes,
+                             const void* output, size_t output_bytes) {
     return call("simt_start", [&](Device& device) {
         const std::string copy(static_cast<const char*>(argument), bytes);
-        stream->writes = nullptr;
+        stream->writes = std::make_shared<simt::Writes>();
+        stream->writes->note(reinterpret_cast<uint64_t>(output), output_bytes);
         device.queue.add(*stream, [&device, work, copy] {
             if (device.lost == Status::success) work(copy.data());
         });

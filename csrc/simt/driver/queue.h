@@ -42,7 +42,7 @@ struct Stream {
     std::optional<size_t> node;
     // Whether the capture began here.
     bool origin = false;
-    // Of its last kernel, which the next one may overlap, whatever events lie between; null after other work.
+    // Of its last kernel or product, which the next kernel may overlap, whatever events lie between; null after copies.
     std::shared_ptr<Writes> writes;
 };
 

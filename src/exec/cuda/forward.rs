@@ -146,6 +146,24 @@ impl Forward {
     }
 }
 
+/// A branch of a step's attention. Where there are two, none begins early: it would take the other's place on the device
+/// while it waits.
+#[derive(Clone, Copy)]
+struct Branch<'a> {
+    stream: &'a Stream,
+    early: bool,
+}
+
+impl Branch<'_> {
+    fn launch<P: Params>(self, kernel: &Kernel, ctas: u32, params: &P) -> Result<(), CudaError> {
+        if self.early {
+            self.stream.launch_early(kernel, ctas, params)
+        } else {
+            self.stream.launch(kernel, ctas, params)
+        }
+    }
+}
+
 /// One step.
 struct Pass<'a> {
     forward: &'a Forward,
@@ -157,18 +175,11 @@ impl Pass<'_> {
     /// Launches a kernel whose ctas share `items` pieces of work, as many of them as run at once. Each of ours awaits
     /// what it reads itself, so all may begin early.
     fn launch<P: Params>(&self, kernel: &Kernel, items: u32, params: &P) -> Result<(), CudaError> {
-        self.launch_on(&self.branches.main, kernel, items, params)
+        self.branches.main.launch_early(kernel, self.at_once(kernel, items), params)
     }
 
-    fn launch_on<P: Params>(
-        &self,
-        stream: &Stream,
-        kernel: &Kernel,
-        items: u32,
-        params: &P,
-    ) -> Result<(), CudaError> {
-        let most = self.forward.sms * kernel.ctas_per_sm().max(1);
-        stream.launch_early(kernel, items.clamp(1, most), params)
+    fn at_once(&self, kernel: &Kernel, items: u32) -> u32 {
+        items.clamp(1, self.forward.sms * kernel.ctas_per_sm().max(1))
     }
 
     /// The same with a cta for each of `rows`, however many run at once.
@@ -372,19 +383,17 @@ impl Pass<'_> {
     /// Prefill on the main branch, decode beside it where there are both.
     fn attend(&self, at: usize) -> Result<(), CudaError> {
         let Branches { main, side, parted, joined } = self.branches;
-        let (forward, [tokens, decodes, prefills, _]) = (self.forward, self.counts());
-        let heads_kv = forward.model.heads_kv;
+        let [_, decodes, prefills, _] = self.counts();
         let both = decodes > 0 && prefills > 0;
         if both {
             main.record(parted)?;
             side.wait(parted)?;
         }
         if decodes > 0 {
-            self.launch_decode(at, if both { side } else { main })?;
+            self.launch_decode(at, Branch { stream: if both { side } else { main }, early: !both })?;
         }
         if prefills > 0 {
-            let tiles = ((tokens - decodes) * forward.model.group()).div_ceil(TILE) + prefills + 1;
-            self.launch_prefill(at, tiles * heads_kv)?;
+            self.launch_prefill(at, Branch { stream: main, early: !both })?;
         }
         if both {
             side.record(joined)?;
@@ -393,26 +402,31 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn launch_decode(&self, at: usize, stream: &Stream) -> Result<(), CudaError> {
-        let (forward, params) = (self.forward, self.decode(at));
+    fn launch_decode(&self, at: usize, branch: Branch<'_>) -> Result<(), CudaError> {
+        let (names, params) = (&self.forward.names, self.decode(at));
         // How long rows will be is not known here, so all shares are there.
-        let items = forward.limits.shares as u32 * params.pool.heads_kv;
-        self.launch_on(stream, &forward.names.decode, items, &params)?;
+        let items = self.forward.limits.shares as u32 * params.pool.heads_kv;
+        branch.launch(&names.decode, self.at_once(&names.decode, items), &params)?;
         if params.arrived == 0 {
-            let heads = params.rows * params.heads_q;
-            self.launch_on(stream, &forward.names.decode_merge, heads, &params)?;
+            branch.stream.launch_early(&names.decode_merge, params.rows * params.heads_q, &params)?;
         }
         Ok(())
     }
 
-    fn launch_prefill(&self, at: usize, items: u32) -> Result<(), CudaError> {
+    fn launch_prefill(&self, at: usize, branch: Branch<'_>) -> Result<(), CudaError> {
         let (forward, prefill) = (self.forward, self.prefill(at));
+        let tiles = (prefill.tokens * forward.model.group()).div_ceil(TILE) + prefill.rows + 1;
+        let items = tiles * prefill.pool.heads_kv;
         match (&forward.names.prefill_tensor, forward.maps.get(at)) {
             (Some(kernel), Some(&map)) => {
                 let page_count = forward.limits.blocks as u32;
-                self.launch(kernel, items, &PrefillTensor { map, prefill, page_count, reserved: [0; 7] })
+                let params = PrefillTensor { map, prefill, page_count, reserved: [0; 7] };
+                branch.launch(kernel, self.at_once(kernel, items), &params)
             }
-            _ => self.launch(&forward.names.prefill, items, &prefill),
+            _ => {
+                let kernel = &forward.names.prefill;
+                branch.launch(kernel, self.at_once(kernel, items), &prefill)
+            }
         }
     }
 

@@ -278,7 +278,8 @@ impl Stream {
             sharedMemBytes: entry.shared_bytes,
             hStream: self.raw.cu_stream(),
             attrs: &raw mut attribute,
-            numAttrs: after_trigger.into(),
+            // Those of sm_80 have no instruction to wait with.
+            numAttrs: (after_trigger && entry.arch == "sm_90a").into(),
         };
         let mut arguments = [block.as_ptr().cast_mut().cast::<c_void>()];
         // SAFETY: the kernel and the stream are alive; the kernel has one parameter, of as many bytes as the
