@@ -375,7 +375,7 @@ fn draws_follow_the_filtered_distribution() {
 }
 
 #[test]
-#[ignore = "takes a quarter of an hour"]
+#[ignore = "takes an hour"]
 fn a_million_draws_follow_the_filtered_distribution() {
     for row in five_kept() {
         let chi_square = chi_square(&row, &[0, 2, 3, 4, 6], 250_000);
