@@ -325,6 +325,14 @@ fn rows(slot: u32, blocks: &[u32], position: u32, ids: &[u32]) -> BatchPlan {
     }
 }
 
+/// Runs a step alone.
+fn tokens_of(executor: &mut CudaExecutor, plan: &BatchPlan) -> Vec<u32> {
+    let mut outcome = StepOutcome::default();
+    let flying = executor.submit(plan).unwrap();
+    executor.wait(flying, &mut outcome).unwrap();
+    outcome.tokens
+}
+
 /// A prompt goes to the host after the very kernels that write it, comes back elsewhere before those that read it, and
 /// is copied once more on the device: each copy draws the same token.
 #[test]
@@ -370,12 +378,7 @@ fn the_padding_of_a_graph_writes_no_keys() {
             let clock = Box::new(MonotonicClock::new());
             let options = CudaOptions { graphs, ..fast(ordinal) };
             let mut executor = CudaExecutor::new(&MODEL, &ample(), options, clock).unwrap();
-            let mut outcome = StepOutcome::default();
-            let mut step = |plan: &BatchPlan| {
-                let flying = executor.submit(plan).unwrap();
-                executor.wait(flying, &mut outcome).unwrap();
-                outcome.tokens.clone()
-            };
+            let mut step = |plan: &BatchPlan| tokens_of(&mut executor, plan);
             (0..3).for_each(|slot| drop(step(&rows(slot, &[slot], 0, &[200, 50 + slot]))));
             let decodes = |position: u32| {
                 let mut plan = rows(0, &[0], position, &[position]);
@@ -397,12 +400,7 @@ fn decodes_draw_the_same_beside_few_and_beside_many() {
     on_devices(|ordinal| {
         let clock = Box::new(MonotonicClock::new());
         let mut executor = CudaExecutor::new(&MODEL, &config, fast(ordinal), clock).unwrap();
-        let mut outcome = StepOutcome::default();
-        let mut step = |plan: &BatchPlan| {
-            let flying = executor.submit(plan).unwrap();
-            executor.wait(flying, &mut outcome).unwrap();
-            outcome.tokens.clone()
-        };
+        let mut step = |plan: &BatchPlan| tokens_of(&mut executor, plan);
         let prefix: Vec<u32> = (0..16).collect();
         step(&rows(0, &prefix, 0, &prompt));
         let mut decodes = |count: u32| {
@@ -432,12 +430,7 @@ fn more_changes_of_the_tables_than_blocks_reach_the_device() {
     on_devices(|ordinal| {
         let clock = Box::new(MonotonicClock::new());
         let mut executor = CudaExecutor::new(&MODEL, &config, fast(ordinal), clock).unwrap();
-        let mut outcome = StepOutcome::default();
-        let mut step = |plan: &BatchPlan| {
-            let flying = executor.submit(plan).unwrap();
-            executor.wait(flying, &mut outcome).unwrap();
-            outcome.tokens[0]
-        };
+        let mut step = |plan: &BatchPlan| tokens_of(&mut executor, plan)[0];
         step(&rows(0, &blocks, 0, &prompt));
         let drawn = step(&rows(0, &[], 32, &[9]));
         let mut last = rows(63, &[], 32, &[9]);
