@@ -41,8 +41,8 @@ struct HopperPrefill {
     static constexpr uint32_t kConsumerWarps = kConsumers * kGroupThreads / kLanes;
     static constexpr uint32_t kQueryThreads = kGroupThreads - 2 * kLanes;
 
-    // Shared memory: queries of two items, rings of K and V, then barriers. All tiles are
-    // sub-tiles of 64 of head_dim, [head_dim / 64][128 rows][128 bytes, swizzled].
+    // Shared memory: queries of two items, rings of K and V, then barriers. All tiles are sub-tiles of 64 of head_dim,
+    // [head_dim / 64][128 rows][128 bytes, swizzled].
     static constexpr uint32_t kStages = 2;
     static constexpr uint32_t kHalves = head_dim / 64;
     static constexpr uint32_t kHalfBytes = kKeys * kSwizzleRow;

@@ -23,7 +23,7 @@ public:
     }
 
 private:
-    // What a device reads at once, so that who is told apart here is so there.
+    // A device moves no less at once, and buffers lie further apart.
     static constexpr uint64_t kLine = 32;
 
     std::unordered_set<uint64_t> lines_;

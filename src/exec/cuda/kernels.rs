@@ -299,7 +299,7 @@ impl Stream {
         self.launch_bytes(kernel, ctas, bytes_of(params), false)
     }
 
-    /// The same, but it may begin before the kernel ahead of it has ended, whose results it awaits itself.
+    /// The same, but on sm_90a it may begin before the kernel ahead of it has ended, whose results it awaits itself.
     ///
     /// # Errors
     /// As for [`Self::launch`].

@@ -17,8 +17,9 @@ pub struct DecodeCut {
 }
 
 impl DecodeCut {
-    /// For so many rows: with few of them it is latency that counts. A kernel of its own was up to 1.3 us faster for 1
-    /// and 8 rows on an H200, or within 2 % where they were long, and none for more (benches/results, shares of 128).
+    /// For so many rows: with few of them it is latency that counts. On an H200 a kernel of its own was up to 2.2 us
+    /// faster for 1 and 8 rows and never by 2 % slower; for more rows it was within 1 % either way (benches/results,
+    /// with shares of 128).
     pub fn of(rows: u32) -> Self {
         let few = rows <= 8;
         Self { share: if few { 64 } else { 128 }, merged_apart: few }
